@@ -1,0 +1,1 @@
+"""The words of onehost: nouns, tables, wire, errors, settings. Imports nothing else of ours."""

@@ -1,0 +1,66 @@
+"""The node's tables: what this node was told, what it applied, and the acknowledgements that are not yet safe.
+
+Read and written with plain SQL by `workers/ledger.py`; declared here so that migrations and a test can compare.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Column, Float, Index, Integer, LargeBinary, MetaData, Table, Text, text
+
+metadata = MetaData()
+
+#: One row per resource, newest generation only. A removed one stays as a tombstone.
+entry = Table(
+    "entry",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("noun", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("incarnation", Integer, nullable=False),
+    Column("wanted", Integer, nullable=False),
+    Column("done", Integer, nullable=False, server_default="0"),
+    Column("applied", Integer, nullable=False, server_default="0"),
+    Column("outcome", Integer, nullable=False, server_default="0"),
+    Column("spec", LargeBinary),  # wanted; NULL: absent. Holds the secrets.
+    Column("applied_spec", LargeBinary),  # applied last; NULL: never, or removed
+    Column("needs", Text),  # why this worker cannot apply it (a newer schema)
+    Column("job", Integer),
+    Column("verb", Text, nullable=False),
+    Column("roles", Text, nullable=False, server_default=""),
+    Column("replaces", Integer, nullable=False, server_default="0"),
+    Column("urgent", Integer, nullable=False, server_default="0"),
+    Column("started", Integer, nullable=False, server_default="0"),  # generation that was started
+    Column("started_at", Float),  # when that generation was first started
+    Column("starts", Integer, nullable=False, server_default="0"),  # starts alone in a round, without an end
+    Column("running", Integer, nullable=False, server_default="0"),  # started, and no end recorded
+    Column("tries", Integer, nullable=False, server_default="0"),  # temporary failures of `wanted`
+    Column("not_before_at", Float),
+    Column("difference", LargeBinary),  # of the start that has no end yet
+    Column("reason", Text),
+    Column("arrived_at", Float, nullable=False),
+    Index("ix_entry_open", "urgent", "id", sqlite_where=text("done < wanted")),
+    Index("ix_entry_name", "noun", "name"),
+)
+
+#: The digest, kept up with every change.
+bucket = Table(
+    "bucket",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("sum", Text, nullable=False),
+)
+
+#: Acknowledgements, until the manager says that it has them.
+ack = Table(
+    "ack",
+    metadata,
+    Column("epoch", Integer, primary_key=True, autoincrement=False),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("noun", Text, nullable=False),
+    Column("job", Integer),
+    Column("body", LargeBinary, nullable=False),
+    Column("published", Integer, nullable=False, server_default="0"),
+)
+
+#: Single values: the incarnation of the store heard of last.
+fact = Table("fact", metadata, Column("name", Text, primary_key=True), Column("value", Text, nullable=False))

@@ -1,0 +1,101 @@
+"""A node: a machine of the cluster with its address, what it does, and whether it takes traffic."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from marshmallow import Schema, fields
+from marshmallow.validate import Length, OneOf
+
+from .. import names
+from ..errors import Refused
+from .fields import Address, integer
+from .noun import Claim, Noun, Option, Spec, Stage, Surroundings, Verb
+
+ROLES = ("web", "ssh", "storage", "director")
+TRAFFIC = ("active", "cordoned", "drained")
+
+
+class NodeSchema(Schema):
+    """The spec of a node."""
+
+    address = Address(required=True)
+    roles = fields.List(fields.String(validate=OneOf(ROLES)), required=True, validate=Length(min=1))
+    weight = integer(1, 256, load_default=100)
+    traffic = fields.String(load_default="active", validate=OneOf(TRAFFIC))
+    drain_seconds = integer(0, 86400, load_default=600)
+
+
+class Node(Noun):
+    """See the module."""
+
+    name = "node"
+    plural = "nodes"
+    schema = NodeSchema
+    columns = ("address", "roles", "traffic", "weight")
+    order = 10
+    verbs = (
+        Verb(
+            "add",
+            "Add a node and make its broker user.",
+            "add web1 10.0.0.11 --roles web --roles ssh",
+            options=(
+                Option("address", "The node's address inside the cluster.", required=True, positional=True),
+                Option("roles", "What the node does; may be given again.", "list", ROLES, required=True),
+                Option("weight", "Share of the traffic, 1 to 256.", "number"),
+            ),
+            makes=True,
+        ),
+        Verb(
+            "set",
+            "Change a node's weight or address.",
+            "set web1 --weight 50",
+            options=(
+                Option("weight", "Share of the traffic, 1 to 256.", "number"),
+                Option("address", "The node's address inside the cluster."),
+            ),
+        ),
+        Verb("cordon", "Give it no new traffic.", "cordon web1", fixed={"traffic": "cordoned"}),
+        Verb(
+            "drain",
+            "Give it no new traffic and wait until its connections are over.",
+            "drain web1 --drain-seconds 60",
+            fixed={"traffic": "drained"},
+            options=(Option("drain_seconds", "How long to wait at most.", "number"),),
+        ),
+        Verb("uncordon", "Give it traffic again.", "uncordon web1", fixed={"traffic": "active"}),
+        Verb("remove", "Take a node out of the cluster.", "remove web1 --yes web1", removes=True, asks=True),
+    )
+
+    def check_name(self, name: str) -> str:
+        return names.node(name)
+
+    def check(self, name: str, spec: Spec | None, before: Spec | None, around: Surroundings) -> None:
+        if before and spec and sorted(spec["roles"]) != sorted(before["roles"]):
+            raise Refused(
+                f"the roles of node {name} cannot be changed", hint=f"onehost node remove {name}, then add it"
+            )
+        if before and before["traffic"] == "active" and (spec is None or spec["traffic"] != "active"):
+            self._refuse_last(name, before, around)
+
+    def _refuse_last(self, name: str, before: Spec, around: Surroundings) -> None:
+        others = [spec for other, spec in around.all("node").items() if other != name and spec["traffic"] == "active"]
+        for service, wanted in sorted(around.all("virtual_service").items()):
+            role = wanted["role"]
+            if role in before["roles"] and not any(role in spec["roles"] for spec in others):
+                raise Refused(
+                    f"node {name} is the last active real server of virtual service {service}",
+                    hint="onehost node uncordon another node first",
+                )
+
+    def claims(self, name: str, spec: Spec) -> Iterable[Claim]:
+        yield Claim("node address", spec["address"])
+
+    def stages(self) -> Sequence[Stage]:
+        return (Stage(frozenset({"director"}), waits_for_all=False),)
+
+    def extra_nodes(self, name: str) -> frozenset[str]:
+        return frozenset({name})
+
+
+NOUN = Node()

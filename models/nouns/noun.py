@@ -1,0 +1,151 @@
+"""What a noun declares. Client methods, command line, dry run and placement all follow from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+from marshmallow import RAISE, Schema, ValidationError
+
+from ..errors import Invalid
+
+Spec = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Nodes that are opened together. `waits_for_all`: the next stage opens only when each of them applied."""
+
+    roles: frozenset[str]
+    waits_for_all: bool = True
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A name or number that one resource alone may hold. `forever`: it never returns, not even after removal."""
+
+    kind: str
+    value: str
+    forever: bool = False
+
+
+@dataclass(frozen=True)
+class Option:
+    """One thing a verb takes on the command line, stored in the spec's field of that name."""
+
+    field: str
+    help: str
+    #: How it is given: text, number, yes_no, list, choice, file (content of a file, one item a line) or password.
+    kind: str = "text"
+    choices: tuple[str, ...] = ()
+    required: bool = False
+    #: Given by position, after the resource's name.
+    positional: bool = False
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A wish with a name of its own: `fixed` is merged into the spec, `options` are what a caller may say beside it."""
+
+    name: str
+    help: str
+    example: str
+    fixed: Mapping[str, Any] | None = None
+    options: Sequence[Option] = ()
+    makes: bool = False
+    removes: bool = False
+    #: A destructive verb asks for the resource's name again.
+    asks: bool = False
+
+
+class Surroundings(Protocol):
+    """What a noun may look at while a wish is checked: the wanted specs of the store, in the same transaction."""
+
+    def all(self, noun: str) -> dict[str, Spec]:
+        """Wanted spec by name of every resource of `noun`."""
+        ...
+
+    def number(self, kind: str, first: int, last: int) -> int:
+        """A number from the range that was never given out before. Raises Refused when the range is used up."""
+        ...
+
+    def setting(self, name: str) -> Any:
+        """One of the manager's settings."""
+        ...
+
+
+class Noun:
+    """A kind of resource. Subclasses say what differs; an instance stands in its module as NOUN."""
+
+    name: ClassVar[str]
+    plural: ClassVar[str]
+    schema: ClassVar[type[Schema]]
+    #: Major.minor: a new optional field raises minor, anything a worker must not ignore raises major.
+    version: ClassVar[tuple[int, int]] = (1, 0)
+    #: Fields that never stand in a payload, an event or a list.
+    secret_fields: ClassVar[frozenset[str]] = frozenset()
+    #: Fields that only the manager sets.
+    manager_fields: ClassVar[frozenset[str]] = frozenset()
+    verbs: ClassVar[Sequence[Verb]] = ()
+    #: Columns of `list`, after the name.
+    columns: ClassVar[Sequence[str]] = ()
+    #: Rounds take nouns of lower order first, and remove them last.
+    order: ClassVar[int] = 50
+
+    def check_name(self, name: str) -> str:
+        """The one spelling of `name`. Raises Invalid."""
+        raise NotImplementedError
+
+    def load(self, given: Mapping[str, Any]) -> Spec:
+        """A whole spec with defaults filled in. Raises Invalid, naming each field and what is wrong with it."""
+        try:
+            loaded: Spec = self.schema(unknown=RAISE).load(dict(given))
+        except ValidationError as error:
+            problems = flatten(error.messages)
+            what = "; ".join(f"{field}: {text}" for field, text in problems.items())
+            raise Invalid(f"{self.name} is not valid: {what}", problems) from None
+        return loaded
+
+    def check(self, name: str, spec: Spec | None, before: Spec | None, around: Surroundings) -> None:
+        """Rules that need to look around. `spec` None: it is to be removed. Raises Refused."""
+
+    def number(self, spec: Spec, before: Spec | None, around: Surroundings) -> Spec:
+        """The spec with what only the manager can give (uid, shard). Called after `check`."""
+        return spec
+
+    def claims(self, name: str, spec: Spec) -> Iterable[Claim]:
+        """What this spec must hold alone."""
+        return ()
+
+    def stages(self) -> Sequence[Stage]:
+        """In which order the nodes are opened; a node belongs to the first stage with a role of its own."""
+        raise NotImplementedError
+
+    def extra_nodes(self, name: str) -> frozenset[str]:
+        """Nodes it is placed on whatever their roles, in the last stage."""
+        return frozenset()
+
+    def urgent(self, spec: Spec | None, applied: Mapping[str, Any] | None) -> bool:
+        """Whether it must not wait behind others: a removal, a suspension, a password."""
+        return spec is None
+
+    def split(self, spec: Spec) -> tuple[Spec, Spec]:
+        """The spec without its secrets, and the secrets."""
+        secrets = {k: v for k, v in spec.items() if k in self.secret_fields and v is not None}
+        return {k: v for k, v in spec.items() if k not in self.secret_fields}, secrets
+
+    def verb(self, name: str) -> Verb | None:
+        """The verb of that name, if it has one."""
+        return next((verb for verb in self.verbs if verb.name == name), None)
+
+
+def flatten(messages: Any, path: str = "") -> dict[str, str]:
+    """Marshmallow's nested messages as one line a field: {"ssh_keys.1": "not a key"}."""
+    if isinstance(messages, Mapping):
+        found: dict[str, str] = {}
+        for key, value in messages.items():
+            found |= flatten(value, f"{path}.{key}".strip("."))
+        return found
+    texts = messages if isinstance(messages, list) else [messages]
+    return {path or "it": " ".join(str(text) for text in texts)}

@@ -1,0 +1,76 @@
+"""How the store is opened, and the two ways to use it: reading, and writing in one transaction."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.pool import QueuePool
+
+from ..errors import Unreachable
+
+#: How long a writer waits for another one, in seconds.
+BUSY_SECONDS = 30
+
+
+def connect(url: str) -> Engine:
+    """An engine for the store's URL, SQLite or PostgreSQL. Connects lazily: use it by `reading` and `writing`."""
+    if url.startswith("sqlite"):
+        return sqlite(url)
+    return create_engine(url, pool_pre_ping=True, poolclass=QueuePool, pool_size=4, connect_args={"connect_timeout": 5})
+
+
+def sqlite(url: str, **pragmas: str) -> Engine:
+    """A SQLite engine that decides itself when a transaction begins, durable (WAL, synchronous=FULL)."""
+    engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False}, poolclass=QueuePool)
+    settings = {"journal_mode": "WAL", "synchronous": "FULL", "foreign_keys": "ON", **pragmas}
+
+    @event.listens_for(engine, "connect")
+    def _connected(connection: sqlite3.Connection, _: Any) -> None:
+        connection.isolation_level = None
+        for name, value in settings.items():
+            connection.execute(f"PRAGMA {name}={value}")
+
+    @event.listens_for(engine, "begin")
+    def _begun(connection: Connection) -> None:
+        # A read that becomes a write can fail with BUSY in spite of the timeout: writers say so at once.
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("writes") else "BEGIN")
+
+    return engine
+
+
+@contextmanager
+def writing(engine: Engine) -> Iterator[Connection]:
+    """One transaction that may write, committed at the end. Raises Unreachable if the store does not answer."""
+    with _reached(engine), engine.connect() as connection:
+        connection = connection.execution_options(writes=True)
+        with connection.begin():
+            yield connection
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """One consistent look at the store."""
+    with _reached(engine), engine.connect() as connection, connection.begin():
+        yield connection
+
+
+@contextmanager
+def _reached(engine: Engine) -> Iterator[None]:
+    try:
+        yield
+    except OperationalError as error:
+        url = engine.url.render_as_string(hide_password=True)
+        hint = "onehost db upgrade" if "no such table" in str(error.orig) else "is the database running, the disk full?"
+        raise Unreachable(f"store {url}: {error.orig}", hint=hint) from error
+    except DBAPIError as error:
+        if "does not exist" in str(error.orig) and "relation" in str(error.orig):
+            raise Unreachable(f"store has no tables: {error.orig}", hint="onehost db upgrade") from error
+        raise
+
+
+__all__ = ["BUSY_SECONDS", "connect", "reading", "sqlite", "writing"]

@@ -1,0 +1,43 @@
+"""One resource as this node's ledger holds it: what reconcilers are handed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+Spec = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A resource at the generation a round takes. `spec` None means that it is to be removed."""
+
+    id: int
+    noun: str
+    name: str
+    generation: int
+    spec: Spec | None
+    #: The spec applied last on this node; None if it never was, or was removed.
+    applied_spec: Spec | None = None
+    #: The generation applied last on this node; 0 if never.
+    applied: int = 0
+    #: What this node does for the cluster: web, ssh, storage, director …
+    roles: frozenset[str] = field(default_factory=frozenset)
+    #: Highest earlier id of this noun and name: what it holds here is removed completely first.
+    replaces: int = 0
+    #: Seconds since this generation was first started here; 0.0 at its first start.
+    started_seconds: float = 0.0
+
+
+#: What differed and is changed, in words for people, by part: {"site": "made", "shell": "none -> sftp"}.
+#: Empty: nothing differs. Never holds a secret: a password is only "changed".
+Difference = dict[str, str]
+
+
+class View(Protocol):
+    """Read access to the other resources of this node, each at its newest generation."""
+
+    def all(self, noun: str) -> list[Entry]:
+        """Every resource of `noun` that is not to be removed."""
+        ...
