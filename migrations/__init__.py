@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,8 @@ Which = Literal["store", "ledger"]
 
 #: Key of PostgreSQL's advisory lock for migrations ("oh" and a number).
 LOCK = 0x6F68_0001
+
+_one_at_a_time = threading.Lock()
 
 
 def upgrade(url: str, which: Which = "store", revision: str = "head") -> None:
@@ -67,6 +70,8 @@ def _locked(url: str) -> Iterator[Connection]:
     """A connection that alone may migrate. The database, or a lock file beside it, makes others wait."""
     parsed = make_url(url)
     engine = create_engine(url)
+    # Alembic keeps the migration under way in module globals: one at a time in a process, whatever the database.
+    _one_at_a_time.acquire()
     try:
         if parsed.get_backend_name() == "sqlite":
             yield from _beside_file(Path(parsed.database or ""), engine)
@@ -78,6 +83,7 @@ def _locked(url: str) -> Iterator[Connection]:
                 connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": LOCK})
                 connection.commit()
     finally:
+        _one_at_a_time.release()
         engine.dispose()
 
 

@@ -42,14 +42,6 @@ entry = Table(
     Index("ix_entry_name", "noun", "name"),
 )
 
-#: The digest, kept up with every change.
-bucket = Table(
-    "bucket",
-    metadata,
-    Column("number", Integer, primary_key=True, autoincrement=False),
-    Column("sum", Text, nullable=False),
-)
-
 #: Acknowledgements, until the manager says that it has them.
 ack = Table(
     "ack",

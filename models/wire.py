@@ -1,6 +1,6 @@
 """What travels: letters from the manager to one node, and what a node says. Checked on arrival, never trusted.
 
-Manager to node: `apply` (a resource's whole wanted state), `welcome` and `cover` (answers to hello), `hail` (say hello).
+Manager to node: `apply` (a whole wanted state), `welcome` and `cover` (answers to hello), `hail` (say hello).
 Node to manager: `ack`, `hello`, `beat`.
 """
 

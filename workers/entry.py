@@ -28,6 +28,8 @@ class Entry:
     replaces: int = 0
     #: Seconds since this generation was first started here; 0.0 at its first start.
     started_seconds: float = 0.0
+    #: Why this worker cannot apply it: a noun, version or field it does not know. Empty: it can.
+    needs: str = ""
 
 
 #: What differed and is changed, in words for people, by part: {"site": "made", "shell": "none -> sftp"}.

@@ -95,6 +95,10 @@ class Account(Noun):
     def stages(self) -> Sequence[Stage]:
         return (Stage(frozenset({"storage"})), Stage(frozenset({"web", "ssh"}), waits_for_all=False))
 
+    def ordered(self, spec: Spec, before: Spec) -> bool:
+        # Only the storage node makes folders, and they must be there before a site shows them.
+        return bool(spec["document_root"] != before["document_root"])
+
     def urgent(self, spec: Spec | None, applied: Mapping[str, Any] | None) -> bool:
         if spec is None or applied is None:
             return spec is None

@@ -122,6 +122,10 @@ class Noun:
         """In which order the nodes are opened; a node belongs to the first stage with a role of its own."""
         raise NotImplementedError
 
+    def ordered(self, spec: Spec, before: Spec) -> bool:
+        """Whether this change needs its stages one after the other; else all nodes are opened at once."""
+        return True
+
     def extra_nodes(self, name: str) -> frozenset[str]:
         """Nodes it is placed on whatever their roles, in the last stage."""
         return frozenset()

@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.pool import QueuePool
 
 from ..errors import Unreachable
+from . import bells
 
 #: How long a writer waits for another one, in seconds.
 BUSY_SECONDS = 30
@@ -50,6 +51,8 @@ def writing(engine: Engine) -> Iterator[Connection]:
         connection = connection.execution_options(writes=True)
         with connection.begin():
             yield connection
+            bells.before_commit(connection)
+        bells.after_commit(connection)
 
 
 @contextmanager

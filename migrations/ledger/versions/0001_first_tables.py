@@ -23,12 +23,6 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("epoch", "number"),
     )
     op.create_table(
-        "bucket",
-        sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("sum", sa.Text(), nullable=False),
-        sa.PrimaryKeyConstraint("number"),
-    )
-    op.create_table(
         "entry",
         sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("noun", sa.Text(), nullable=False),
@@ -76,5 +70,4 @@ def downgrade() -> None:
         batch_op.drop_index("ix_entry_name")
 
     op.drop_table("entry")
-    op.drop_table("bucket")
     op.drop_table("ack")

@@ -1,0 +1,1 @@
+"""The roads: exchanges, queues, bindings, policies and permissions in RabbitMQ, and how to connect to it."""

@@ -1,0 +1,169 @@
+"""The consumer of the receiver and of the audit process: one that never goes deaf and never gives up.
+
+It consumes on a connection of its own, hands over whatever has arrived as one batch, and settles the batch only after
+`store` has returned. A broker that closes the channel, cancels the consumer, freezes or vanishes is noticed within
+seconds; it then connects again, with jittered backoff, for as long as it is not stopped.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .connections import pika_parameters
+
+if TYPE_CHECKING:
+    from ..models.settings import Broker
+
+#: Messages in flight; a batch forms from what has been read by then.
+PREFETCH = 256
+#: Seconds between two round trips that prove that the broker still knows us as a consumer.
+PROBE_SECONDS = 10.0
+#: Longest wait between two tries to connect, in seconds.
+LONGEST_BACKOFF_SECONDS = 15.0
+#: Access refused: wrong rights do not heal by haste.
+REFUSED_BACKOFF_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One arrived message. `user` is who the broker proved it to be; empty if the sender named nobody."""
+
+    queue: str
+    routing_key: str
+    user: str
+    message_id: str
+    body: bytes
+    redelivered: bool
+
+
+class Deaf(Exception):
+    """The consumer is not consuming, whatever the library believes."""
+
+
+class Consumer:
+    """Consumes `queues`. `store(batch)` must be durable when it returns; what it raises settles nothing.
+
+    `ready()` is called before each consumer is started and may raise: a store that cannot be written costs no
+    delivery. `on_state(text)` hears what it is doing or waiting for. `on_start()` is called after each (re)connection.
+    `store` gives the deliveries it wants in the dead-letter queue.
+    """
+
+    def __init__(self, broker: Broker, queues: Sequence[str], store: Callable[[list[Delivery]], Sequence[Delivery]], *,
+                 ready: Callable[[], None] = lambda: None, on_state: Callable[[str], None] = lambda text: None,
+                 on_start: Callable[[], None] = lambda: None, idle: Callable[[], None] = lambda: None,
+                 idle_seconds: float = 1.0, prefetch: int = PREFETCH) -> None:  # fmt: skip
+        self._broker = broker
+        self._queues = queues
+        self._store = store
+        self._ready = ready
+        self._on_state = on_state
+        self._on_start = on_start
+        self._idle = idle
+        self._idle_seconds = idle_seconds
+        self._prefetch = prefetch
+        self._backoff = 0.5
+        self._box: list[tuple[int, Delivery]] = []
+        self._lost: list[Any] = []
+        #: When the loop last went round, by the monotonic clock: a watchdog may ask.
+        self.turned_at = time.monotonic()
+
+    def run(self, stop: threading.Event) -> None:
+        """Consumes until `stop` is set."""
+        while not stop.is_set():
+            self.turned_at = time.monotonic()
+            connection, why = None, ""
+            try:
+                self._ready()
+                connection = self._connect()
+                self._on_state("consuming")
+                self._on_start()
+                self._consume(connection, stop)
+            except Exception as error:  # pika raises some outside its own tree
+                why = self._explain(error)
+            self._farewell(connection)
+            if why:
+                self._on_state(f"waiting for the broker: {why}")
+                self._wait(stop)
+
+    def _connect(self) -> Any:
+        import pika
+
+        connection = pika.BlockingConnection(pika_parameters(self._broker, "consume"))
+        self._channel = channel = connection.channel()
+        self._box, self._lost = [], []
+        channel.basic_qos(prefetch_count=self._prefetch)
+        channel.add_on_cancel_callback(self._lost.append)
+        for queue in self._queues:
+            channel.queue_declare(queue, passive=True)
+            channel.basic_consume(queue, self._taker(queue))
+        return connection
+
+    def _taker(self, queue: str) -> Callable[..., None]:
+        def take(_channel: Any, method: Any, properties: Any, body: bytes) -> None:
+            delivery = Delivery(queue, method.routing_key, properties.user_id or "", properties.message_id or "", body,
+                                method.redelivered)  # fmt: skip
+            self._box.append((method.delivery_tag, delivery))
+
+        return take
+
+    def _consume(self, connection: Any, stop: threading.Event) -> None:
+        probe_at = time.monotonic() + PROBE_SECONDS
+        while not stop.is_set():
+            connection.process_data_events(time_limit=self._idle_seconds)
+            self.turned_at = time.monotonic()
+            self._listen()
+            if self._box:
+                self._settle()
+            self._idle()
+            if time.monotonic() > probe_at:
+                self._probe()
+                probe_at, self._backoff = time.monotonic() + PROBE_SECONDS, 0.5
+
+    def _listen(self) -> None:
+        if self._lost:
+            raise Deaf("the broker cancelled the consumer")
+        # pika 1.4 raises nothing when the broker closes a channel.
+        if not self._channel.is_open:
+            raise Deaf("the broker closed the channel")
+        if len(self._channel.consumer_tags) < len(self._queues):
+            raise Deaf("a consumer is gone")
+
+    def _settle(self) -> None:
+        batch, self._box = self._box, []
+        dead = self._store([delivery for _, delivery in batch])
+        refused = {id(delivery) for delivery in dead}
+        for tag, delivery in batch:
+            if id(delivery) in refused:
+                self._channel.basic_reject(tag, requeue=False)
+        # The rejected ones are settled already; "multiple" covers what is left up to the last.
+        last = next((tag for tag, delivery in reversed(batch) if id(delivery) not in refused), None)
+        if last is not None:
+            self._channel.basic_ack(last, multiple=True)
+
+    def _probe(self) -> None:
+        for queue in self._queues:
+            if not self._channel.queue_declare(queue, passive=True).method.consumer_count:
+                raise Deaf("the broker knows no consumer")
+
+    def _explain(self, error: Exception) -> str:
+        code = getattr(error, "reply_code", None)
+        if code == 403:
+            self._backoff = REFUSED_BACKOFF_SECONDS
+        return f"{code} {getattr(error, 'reply_text', '')}" if code else f"{type(error).__name__}: {error}"
+
+    def _wait(self, stop: threading.Event) -> None:
+        stop.wait(self._backoff * (0.5 + random.random()))
+        self._backoff = min(self._backoff * 2, LONGEST_BACKOFF_SECONDS)
+
+    def _farewell(self, connection: Any) -> None:
+        if connection is None or not connection.is_open:
+            return
+        try:
+            connection.close()
+        except Exception as error:  # it is gone anyway; whatever it held comes again
+            self._on_state(f"closing: {type(error).__name__}")

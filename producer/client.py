@@ -1,0 +1,240 @@
+"""What a panel in Python imports: say what is wanted, wait for what became of it, ask what happened.
+
+from onehost.producer import Onehost
+
+with Onehost(actor="panel:shop") as onehost:
+    job = onehost.account_create("alice", domain="example.com", password="…")
+    print(onehost.wait(job)["state"])
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select
+
+from ..models import nouns, settings, states
+from ..models.errors import Refused, TimedOut
+from ..models.moment import now as time_now
+from ..models.store import Job, Revision, bells, connect, reading, writing
+from . import query, seal, stages
+from .events import Happened, record
+from .passwords import hashed
+from .submit import DEADLINE, Receipt, Wish, submit
+from .surroundings import wanted_spec
+
+#: How long `wait` waits at most, in seconds, unless the caller says otherwise.
+WAIT_SECONDS = 60.0
+
+
+class Onehost:
+    """The manager, as panels, the command line and scripts see it. Cheap to make; connects when first used.
+
+    `actor` and `source` say in the audit store who asks and from where. Every method raises Refused (Invalid, NotFound,
+    Conflict) with nothing changed, or Unreachable.
+    """
+
+    def __init__(self, config: settings.Manager | Path | None = None, *, actor: str, source: str = "library") -> None:
+        self.settings = config if isinstance(config, settings.Manager) else settings.manager(config)
+        self.engine = connect(self.settings.store)
+        self.actor = actor
+        self.source = source
+
+    def __enter__(self) -> Onehost:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Lets go of the store."""
+        self.engine.dispose()
+
+    # ---- wishes
+
+    def submit(self, wishes: Sequence[Wish], *, dry_run: bool = False) -> list[Receipt]:
+        """Commits all wishes in one transaction, or none."""
+        return submit(self.engine, self.settings, wishes, dry_run=dry_run)
+
+    def wish(self, noun: str, name: str, verb: str, fields: Mapping[str, Any] | None = None, *, reason: str | None = None,
+             if_generation: int | None = None, idempotency_key: str | None = None,
+             deadline: timedelta = DEADLINE) -> Wish:  # fmt: skip
+        """A wish in the name of this client's actor."""
+        return Wish(noun, name, verb, dict(fields or {}), self.actor, self.source, reason, if_generation,
+                    idempotency_key, deadline)  # fmt: skip
+
+    def do(self, noun: str, name: str, verb: str, fields: Mapping[str, Any] | None = None, *, dry_run: bool = False,
+           **more: Any) -> Receipt:  # fmt: skip
+        """One wish by its verb: `do("account", "alice", "suspend", reason="unpaid")`."""
+        return self.submit([self.wish(noun, name, verb, fields, **more)], dry_run=dry_run)[0]
+
+    def apply(self, noun: str, name: str, spec: Mapping[str, Any], **more: Any) -> Receipt:
+        """Makes the resource, or changes it, to be exactly this spec (secrets left out are kept)."""
+        return self.do(noun, name, "apply", spec, **more)
+
+    def remove(self, noun: str, name: str, **more: Any) -> Receipt:
+        """Removes the resource from every node."""
+        return self.do(noun, name, "remove", **more)
+
+    def account_create(self, name: str, *, password: str | None = None, **more: Any) -> Receipt:
+        """Makes an account. A password is hashed here and goes no further."""
+        return self._account(name, "create", password, more)
+
+    def account_set(self, name: str, **more: Any) -> Receipt:
+        """Changes settings of an account."""
+        return self._account(name, "set", None, more)
+
+    def account_passwd(self, name: str, password: str, **more: Any) -> Receipt:
+        """Gives an account a new password."""
+        return self._account(name, "passwd", password, more)
+
+    def account_suspend(self, name: str, **more: Any) -> Receipt:
+        """Shows a notice page, refuses logins, ends sessions."""
+        return self._account(name, "suspend", None, more)
+
+    def account_unsuspend(self, name: str, **more: Any) -> Receipt:
+        """Undoes a suspension."""
+        return self._account(name, "unsuspend", None, more)
+
+    def account_delete(self, name: str, **more: Any) -> Receipt:
+        """Removes an account everywhere; its home goes to the trash."""
+        return self._account(name, "delete", None, more)
+
+    def _account(self, name: str, verb: str, password: str | None, more: dict[str, Any]) -> Receipt:
+        how = {key: more.pop(key) for key in _HOW if key in more}
+        fields = more | ({"password_hash": hashed(password)} if password is not None else {})
+        return self.do("account", name, verb, fields, **how)
+
+    def node_add(self, name: str, address: str, roles: Sequence[str], **more: Any) -> Receipt:
+        """Adds a node. Its broker user is made by `onehost broker apply`."""
+        how = {key: more.pop(key) for key in _HOW if key in more}
+        return self.do("node", name, "add", {"address": address, "roles": list(roles), **more}, **how)
+
+    # ---- jobs
+
+    def wait(self, job: Receipt | int | None, *, seconds: float = WAIT_SECONDS, everyone: bool = False,
+             progress: Callable[[dict[str, Any]], None] = lambda job: None) -> dict[str, Any]:  # fmt: skip
+        """The job, once every live target is final (`everyone`: offline ones too). Raises TimedOut; the job goes on.
+
+        `progress` is called with the job each time something of it has changed.
+        """
+        job_id = job.job_id if isinstance(job, Receipt) else job
+        if job_id is None:
+            return {"id": None, "state": "unchanged", "nodes": [], "targets": 0, "applied": 0, "failed": 0}
+        listener = bells.Listener(self.engine, bells.JOBS)
+        until = time.monotonic() + seconds
+        try:
+            while True:
+                found = self.job(job_id)
+                progress(found)
+                if _is_over(found, everyone):
+                    return found
+                left = until - time.monotonic()
+                if left <= 0:
+                    raise TimedOut(f"job {job_id} goes on after {seconds:g} s", hint=f"onehost job wait {job_id}")
+                listener.wait(min(left, 1.0))
+        finally:
+            listener.close()
+
+    def job(self, job_id: int) -> dict[str, Any]:
+        """A job with each of its targets."""
+        with reading(self.engine) as connection:
+            return query.job(connection, job_id)
+
+    def jobs(self, **filters: Any) -> list[dict[str, Any]]:
+        """A page of jobs, newest first; filters as in `query.jobs`."""
+        with reading(self.engine) as connection:
+            return query.jobs(connection, **filters)
+
+    def retry(self, job_id: int, **more: Any) -> Receipt:
+        """The same spec as a new generation, for all nodes of it. Refused if there is a newer wish."""
+        found = self._newest(job_id, "retry")
+        return self.do(found["noun"], found["name"], "retry", **more)
+
+    def cancel(self, job_id: int, **more: Any) -> Receipt:
+        """Ends a running job: unopened stages are closed and the spec before it is wanted again."""
+        found = self._newest(job_id, "cancel")
+        if found["ended_at"] is not None:
+            raise Refused(f"job {job_id} has ended ({found['state']}); there is nothing to cancel")
+        now = time_now()
+        with writing(self.engine) as connection:
+            before = connection.execute(
+                select(Revision.generation)
+                .where(Revision.resource_id == found["resource_id"], Revision.generation < found["generation"])
+                .order_by(Revision.generation.desc()).limit(1)
+            ).scalar()  # fmt: skip
+            spec = wanted_spec(connection, found["resource_id"], before) if before else None
+            current = wanted_spec(connection, found["resource_id"], found["generation"])
+            stages.close_targets(connection, [job_id], states.Target.CANCELLED, f"cancelled by {self.actor}", now)
+            stages.advance(connection, [job_id], now)
+            record(connection, [Happened("job.cancel", self.actor, now, found["noun"], found["name"],
+                                         found["resource_id"], job_id=job_id, outcome="submitted")])  # fmt: skip
+        noun = nouns.noun(found["noun"])
+        kept = {key: value for key, value in (current or {}).items() if key in noun.secret_fields}
+        return self.do(found["noun"], found["name"], "cancel", {"spec": None if spec is None else kept | spec}, **more)
+
+    def _newest(self, job_id: int, verb: str) -> dict[str, Any]:
+        found = self.job(job_id)
+        with reading(self.engine) as connection:
+            newer = connection.execute(
+                select(Job.id).where(Job.resource_id == found["resource_id"], Job.id > job_id).limit(1)
+            ).scalar()
+        if newer:
+            raise Refused(
+                f"job {job_id} cannot be {verb}ed: job {newer} came after it", hint=f"onehost job show {newer}"
+            )
+        return found
+
+    # ---- questions
+
+    def get(self, noun: str, name: str) -> dict[str, Any]:
+        """A resource with its spec (no secrets) and where it stands on each node."""
+        with reading(self.engine) as connection:
+            return query.resource(connection, nouns.noun(noun).name, name)
+
+    def list(self, noun: str) -> list[dict[str, Any]]:
+        """Every resource of a noun."""
+        with reading(self.engine) as connection:
+            return query.resources(connection, nouns.noun(noun).name)
+
+    def status(self) -> dict[str, Any]:
+        """What waits, what failed, who is silent."""
+        with reading(self.engine) as connection:
+            return query.status(connection)
+
+    def history(self, noun: str, name: str, limit: int = query.PAGE) -> Sequence[dict[str, Any]]:
+        """What happened to a resource, newest first."""
+        return [*self.events(query.EventFilter(noun=nouns.noun(noun).name, name=name), limit)]
+
+    def events(self, which: query.EventFilter, limit: int | None = query.PAGE) -> Iterator[dict[str, Any]]:
+        """Events, newest first; `limit` None: all of them, streamed."""
+        with reading(self.engine) as connection:
+            yield from query.events(connection, which, limit)
+
+    def event(self, event_id: int) -> dict[str, Any]:
+        """One event."""
+        with reading(self.engine) as connection:
+            return query.event(connection, event_id)
+
+    def verify(self, anchor: seal.Head | None = None) -> seal.Verdict:
+        """Whether the audit store holds; names the first row that does not."""
+        with reading(self.engine) as connection:
+            return seal.verify(connection, anchor)
+
+    def dry_run(self, noun: str, name: str, verb: str, fields: Mapping[str, Any] | None = None) -> Receipt:
+        """What a wish would change in desired state. Changes nothing."""
+        return self.do(noun, name, verb, fields, dry_run=True)
+
+
+_HOW = ("reason", "if_generation", "idempotency_key", "deadline", "dry_run")
+
+
+def _is_over(job: Mapping[str, Any], everyone: bool) -> bool:
+    if job["ended_at"] is not None:
+        return True
+    open_ones = [n for n in job["nodes"] if n["state"] in (states.Target.WAITING, states.Target.SENT)]
+    return not everyone and bool(open_ones) and all(n["node_state"] == states.NodeState.OFFLINE for n in open_ones)

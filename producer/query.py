@@ -1,0 +1,248 @@
+"""Answers: what is wanted, which of n nodes have applied it, who asked for what and when. Reads only, plain dicts."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, and_, case, func, select
+
+from ..models import nouns, states
+from ..models.errors import NotFound
+from ..models.store import Event, Job, NodeStatus, Placement, Resource, Revision, Seal, Target
+
+#: Rows of a page, unless the caller says otherwise.
+PAGE = 50
+
+
+@dataclass(frozen=True)
+class EventFilter:
+    """Which events are asked for. Everything that is set must match."""
+
+    noun: str | None = None
+    name: str | None = None
+    node: str | None = None
+    actor: str | None = None
+    kind: str | None = None
+    outcome: str | None = None
+    job_id: int | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    #: Only events before this id: the cursor of the next page.
+    before_id: int | None = None
+
+
+def resources(connection: Connection, noun: str) -> list[dict[str, Any]]:
+    """Every living resource of a noun, with its spec (no secrets) and how many placements are behind."""
+    behind = (
+        select(Placement.resource_id, func.count().label("placements"),
+               func.sum(_as_number(Placement.done < Placement.wanted)).label("open"),
+               func.sum(_as_number(Placement.outcome == states.Outcome.FAILED)).label("failed"))
+        .group_by(Placement.resource_id).subquery()
+    )  # fmt: skip
+    rows = connection.execute(
+        select(Resource, Revision.payload, behind.c.placements, behind.c.open, behind.c.failed)
+        .join(Revision, and_(Revision.resource_id == Resource.id, Revision.generation == Resource.generation))
+        .outerjoin(behind, behind.c.resource_id == Resource.id)
+        .where(Resource.noun == noun, Resource.absent.is_(False))
+        .order_by(Resource.name)
+    )
+    return [
+        {"noun": noun, "name": row.name, "id": row.id, "generation": row.generation, "spec": json.loads(row.payload),
+         "placements": row.placements or 0, "open": int(row.open or 0), "failed": int(row.failed or 0)}
+        for row in rows
+    ]  # fmt: skip
+
+
+def _as_number(condition: Any) -> Any:
+    return case((condition, 1), else_=0)
+
+
+def resource(connection: Connection, noun: str, name: str) -> dict[str, Any]:
+    """One living resource with its placements. Raises NotFound with the nearest name."""
+    found = next((each for each in resources(connection, noun) if each["name"] == name), None)
+    if found is None:
+        names = connection.execute(select(Resource.name).where(Resource.noun == noun, Resource.absent.is_(False)))
+        near = difflib.get_close_matches(name, list(names.scalars()), 1)
+        hint = f"did you mean {near[0]}?" if near else f"onehost {noun} list"
+        raise NotFound(f"no such {noun}: {name}", hint=hint)
+    return found | {"nodes": placements(connection, found["id"])}
+
+
+def placements(connection: Connection, resource_id: int) -> list[dict[str, Any]]:
+    """The present of a resource on each node."""
+    node = Resource.__table__.alias("node")
+    rows = connection.execute(
+        select(Placement, node.c.name.label("node"), NodeStatus.state.label("node_state"))
+        .join(node, node.c.id == Placement.node_id)
+        .outerjoin(NodeStatus, NodeStatus.node_id == Placement.node_id)
+        .where(Placement.resource_id == resource_id)
+        .order_by(node.c.name)
+    )
+    return [
+        {"node": row.node, "node_state": row.node_state, "state": placement_state(row), "wanted": row.wanted,
+         "sent": row.sent, "done": row.done, "applied": row.applied, "reason": row.reason}
+        for row in rows
+    ]  # fmt: skip
+
+
+def placement_state(row: Any) -> str:
+    """The word for where a placement stands."""
+    if row.done < row.wanted or not row.wanted:
+        return "sent" if row.sent == row.wanted and row.wanted else "waiting"
+    return "applied" if row.outcome == states.Outcome.APPLIED else "failed"
+
+
+def jobs(connection: Connection, *, state: str | None = None, kind: str | None = None, noun: str | None = None,
+         name: str | None = None, actor: str | None = None, before_id: int | None = None,
+         limit: int = PAGE) -> list[dict[str, Any]]:  # fmt: skip
+    """A page of jobs, newest first. `kind` may end in `.*`."""
+    statement = select(Job).order_by(Job.id.desc()).limit(limit)
+    for column, value in ((Job.state, state), (Job.noun, noun), (Job.name, name), (Job.actor, actor)):
+        if value is not None:
+            statement = statement.where(column == value)
+    statement = _kind(statement, Job.kind, kind)
+    if before_id is not None:
+        statement = statement.where(Job.id < before_id)
+    return [_job(row) for row in connection.execute(statement)]
+
+
+def _kind(statement: Any, column: Any, kind: str | None) -> Any:
+    if kind is None:
+        return statement
+    if kind.endswith(".*"):
+        # A range instead of LIKE: both databases then use the index.
+        start = kind[:-1]
+        return statement.where(column >= start, column < start[:-1] + "/")
+    return statement.where(column == kind)
+
+
+def _job(row: Any) -> dict[str, Any]:
+    return {
+        "id": row.id, "kind": row.kind, "noun": row.noun, "name": row.name, "resource_id": row.resource_id,
+        "generation": row.generation, "actor": row.actor, "source": row.source, "reason": row.reason,
+        "state": row.state,
+        "targets": row.targets, "applied": row.applied, "failed": row.failed, "closed": row.closed,
+        "submitted_at": row.submitted_at, "ended_at": row.ended_at, "deadline_at": row.deadline_at,
+    }  # fmt: skip
+
+
+def job(connection: Connection, job_id: int) -> dict[str, Any]:
+    """One job with its targets. Raises NotFound."""
+    row = connection.execute(select(Job).where(Job.id == job_id)).one_or_none()
+    if row is None:
+        raise NotFound(f"no such job: {job_id}", hint="onehost job list")
+    return _job(row) | {"nodes": _targets(connection, row)}
+
+
+def _targets(connection: Connection, job: Any) -> list[dict[str, Any]]:
+    node = Resource.__table__.alias("node")
+    rows = connection.execute(
+        select(Target, node.c.name.label("node"), NodeStatus.state.label("node_state"), NodeStatus.state_at,
+               Placement.sent, Placement.wanted, Placement.reason.label("present"))
+        .join(node, node.c.id == Target.node_id)
+        .outerjoin(NodeStatus, NodeStatus.node_id == Target.node_id)
+        .outerjoin(Placement, and_(Placement.node_id == Target.node_id, Placement.resource_id == job.resource_id))
+        .where(Target.job_id == job.id)
+        .order_by(Target.stage, node.c.name)
+    )  # fmt: skip
+    return [_target(row, job) for row in rows]
+
+
+def _target(row: Any, job: Any) -> dict[str, Any]:
+    is_sent = row.sent is not None and row.sent >= job.generation
+    state = row.outcome or (states.Target.SENT if is_sent else states.Target.WAITING)
+    began = job.submitted_at if row.opened_at is None else row.opened_at
+    return {
+        "node": row.node, "stage": row.stage + 1, "state": str(state), "node_state": row.node_state,
+        "node_state_at": row.state_at, "reason": row.reason or (None if row.outcome else row.present),
+        "opened_at": row.opened_at, "sent_at": row.sent_at, "ended_at": row.ended_at,
+        "seconds": (row.ended_at - began).total_seconds() if row.ended_at else None,
+        "phases": json.loads(row.seconds) if row.seconds else {},
+        "difference": json.loads(row.difference) if row.difference else {},
+    }  # fmt: skip
+
+
+def events(connection: Connection, which: EventFilter, limit: int | None = PAGE) -> Iterator[dict[str, Any]]:
+    """Events, newest first, read at flat memory."""
+    statement: Any = select(Event.id, Event.body, Seal.position).outerjoin(Seal, Seal.event_id == Event.id)
+    for name in ("noun", "name", "node", "actor", "outcome", "job_id"):
+        if getattr(which, name) is not None:
+            statement = statement.where(getattr(Event, name) == getattr(which, name))
+    statement = _kind(statement, Event.kind, which.kind)
+    if which.since is not None:
+        statement = statement.where(Event.at >= which.since)
+    if which.until is not None:
+        statement = statement.where(Event.at < which.until)
+    if which.before_id is not None:
+        statement = statement.where(Event.id < which.before_id)
+    statement = statement.order_by(Event.id.desc())
+    if limit is not None:
+        statement = statement.limit(limit)
+    for row in connection.execution_options(yield_per=1000).execute(statement):
+        yield {"id": row.id, "position": row.position, **json.loads(row.body)}
+
+
+def event(connection: Connection, event_id: int) -> dict[str, Any]:
+    """One event with its seal. Raises NotFound."""
+    row = connection.execute(
+        select(Event.id, Event.body, Seal.position, Seal.hash)
+        .outerjoin(Seal, Seal.event_id == Event.id)
+        .where(Event.id == event_id)
+    ).one_or_none()
+    if row is None:
+        raise NotFound(f"no such event: {event_id}", hint="onehost audit list")
+    return {"id": row.id, "position": row.position, "hash": row.hash, **json.loads(row.body)}
+
+
+def nodes(connection: Connection) -> list[dict[str, Any]]:
+    """Every node: what is wanted of it, what is heard of it, what it lacks."""
+    lacking = (
+        select(Placement.node_id, func.count().label("open"))
+        .where(Placement.done < Placement.wanted).group_by(Placement.node_id).subquery()
+    )  # fmt: skip
+    rows = connection.execute(
+        select(Resource.name, Resource.id, Resource.generation, Revision.payload, NodeStatus.state, NodeStatus.state_at,
+               NodeStatus.seen_at, NodeStatus.beat, lacking.c.open)
+        .join(Revision, and_(Revision.resource_id == Resource.id, Revision.generation == Resource.generation))
+        .outerjoin(NodeStatus, NodeStatus.node_id == Resource.id)
+        .outerjoin(lacking, lacking.c.node_id == Resource.id)
+        .where(Resource.noun == "node", Resource.absent.is_(False))
+        .order_by(Resource.name)
+    )  # fmt: skip
+    return [
+        {"name": row.name, "id": row.id, "generation": row.generation, **json.loads(row.payload), "state": row.state,
+         "state_at": row.state_at, "seen_at": row.seen_at, "open": row.open or 0,
+         "beat": json.loads(row.beat) if row.beat else {}}
+        for row in rows
+    ]  # fmt: skip
+
+
+def status(connection: Connection) -> dict[str, Any]:
+    """Numbers for one verdict: what waits, what failed, which nodes are silent, how far the seal lags."""
+    from .seal import unsealed
+
+    waiting = connection.execute(
+        select(func.count(), func.min(Resource.changed_at))
+        .select_from(Placement).join(Resource, Resource.id == Placement.resource_id)
+        .where(Placement.done < Placement.wanted)
+    ).one()  # fmt: skip
+    failed = connection.execute(
+        select(func.count()).select_from(Placement)
+        .where(Placement.outcome == states.Outcome.FAILED, Placement.done == Placement.wanted)
+    ).scalar_one()  # fmt: skip
+    running = connection.execute(select(func.count()).select_from(Job).where(Job.ended_at.is_(None))).scalar_one()
+    counted = {
+        noun: connection.execute(
+            select(func.count()).select_from(Resource).where(Resource.noun == noun, Resource.absent.is_(False))
+        ).scalar_one()
+        for noun in nouns.nouns()
+    }
+    return {
+        "nodes": nodes(connection), "resources": counted, "jobs_running": running, "placements_open": waiting[0],
+        "oldest_open_at": waiting[1], "placements_failed": failed, "unsealed": unsealed(connection),
+    }  # fmt: skip

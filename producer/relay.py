@@ -1,0 +1,244 @@
+"""Publishes what waits: placements with `sent < wanted`, and letters of the hello exchange. One process per store.
+
+Nothing is locked or leased. A crash between confirmation and mark, or a second relay, publishes a generation twice,
+which is harmless: numbers only rise. No transaction is open while anything is published.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Engine, and_, bindparam, delete, or_, select, update
+from sqlalchemy.orm import aliased
+
+from ..broker_config import routing
+from ..broker_config.publisher import Letter, Publisher, Report
+from ..models import nouns, wire
+from ..models.canonical import digest
+from ..models.moment import now as time_now
+from ..models.store import (
+    Action,
+    Hello,
+    Job,
+    NodeStatus,
+    Placement,
+    Resource,
+    Revision,
+    Target,
+    bells,
+    reading,
+    writing,
+)
+from . import numbers, resync
+from .events import Happened, record
+from .membership import Node, nodes
+
+#: Placements read and published together.
+BATCH = 1000
+#: How long the relay sleeps at most when no bell rings, in seconds; also its heartbeat.
+TICK_SECONDS = 1.0
+#: A placement that came back is tried again after this long, in seconds, with jitter.
+CAME_BACK_SECONDS = 5.0
+#: The topology is repaired at most this often, in seconds.
+REPAIR_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """One letter that waits, and what to mark when the broker has it."""
+
+    letter: Letter
+    resource_id: int = 0
+    node_id: int = 0
+    generation: int = 0
+    job_id: int | None = None
+    action_id: int = 0
+
+
+@dataclass
+class Relay:
+    """The relay's loop. `repair()` makes the topology whole again and says what it changed."""
+
+    engine: Engine
+    publisher: Publisher
+    repair: Callable[[], Sequence[str]] = lambda: ()
+    on_state: Callable[[str], None] = lambda text: None
+    repaired_at: float = field(default=-1e9)
+    backoff_seconds: float = field(default=0.5)
+
+    def run(self, stop: threading.Event) -> None:
+        """Publishes until `stop` is set."""
+        listener = bells.Listener(self.engine, bells.RELAY)
+        try:
+            while not stop.is_set():
+                if not self._turn(stop):
+                    listener.wait(TICK_SECONDS)
+        finally:
+            listener.close()
+            self.publisher.close()
+
+    def _turn(self, stop: threading.Event) -> bool:
+        """Whether there may be more to do at once."""
+        try:
+            published, why = self.once()
+        except Exception as error:  # the store is away or locked: nothing was marked, all of it waits
+            published, why = 0, f"{type(error).__name__}: {error}"
+        if why:
+            self.on_state(f"waiting: {why}")
+            stop.wait(self.backoff_seconds * (0.5 + random.random()))
+            self.backoff_seconds = min(self.backoff_seconds * 2, 10.0)
+            return True
+        self.backoff_seconds = 0.5
+        if not published:
+            lost = self.publisher.tick()
+            self.on_state(f"idle, lost the broker: {lost}" if lost else "idle")
+        return bool(published)
+
+    def once(self) -> tuple[int, str]:
+        """Answers hellos, publishes one batch and marks it. Gives how many were taken and why some were not."""
+        self._answer_hellos()
+        with reading(self.engine) as connection:
+            alive = nodes(connection)
+            batch = _letters(connection, alive) + _placements(connection, alive)
+        if not batch:
+            return 0, ""
+        report = self.publisher.send([waiting.letter for waiting in batch])
+        self._mark(batch, report)
+        if report.unroutable or report.code in (403, 404):
+            self._repair(report)
+        return len(batch), report.why
+
+    def _answer_hellos(self) -> None:
+        with reading(self.engine) as connection:
+            waiting = connection.execute(select(Hello.id).limit(1)).first()
+        if waiting is None:
+            return
+        with writing(self.engine) as connection:
+            for row in connection.execute(select(Hello).order_by(Hello.id).limit(64)).all():
+                resync.answer(connection, row.node_id, wire.decode(row.body), time_now())
+                connection.execute(delete(Hello).where(Hello.id == row.id))
+
+    def _mark(self, batch: Sequence[Waiting], report: Report) -> None:
+        """Raises `sent` to what was published, never to what is wanted by now."""
+        sent, now = set(report.sent), time_now()
+        done = [waiting for waiting in batch if waiting.letter.message_id in sent]
+        placed = [waiting for waiting in done if not waiting.action_id]
+        back = {**report.unroutable, **dict.fromkeys(report.nacked, "refused by the broker: the node's queue is full")}
+        returned = [waiting for waiting in batch if waiting.letter.message_id in back]
+        with writing(self.engine) as connection:
+            if placed:
+                placed.sort(key=lambda waiting: (waiting.resource_id, waiting.node_id))
+                rows = [
+                    {"r": w.resource_id, "n": w.node_id, "g": w.generation, "j": w.job_id, "now": now} for w in placed
+                ]
+                connection.execute(_SENT, rows)
+                connection.execute(_TARGET_SENT, rows)
+            letters = [waiting.action_id for waiting in done if waiting.action_id]
+            if letters:
+                connection.execute(delete(Action).where(Action.id.in_(letters)))
+            self._hold_back(connection, returned, back, now)
+
+    def _hold_back(self, connection: Any, returned: Sequence[Waiting], back: dict[str, str], now: datetime) -> None:
+        for waiting in returned:
+            if waiting.action_id:
+                connection.execute(delete(Action).where(Action.id == waiting.action_id))
+                continue
+            later = now + timedelta(seconds=CAME_BACK_SECONDS * (0.5 + random.random()))
+            connection.execute(
+                update(Placement)
+                .where(Placement.node_id == waiting.node_id, Placement.resource_id == waiting.resource_id)
+                .values(not_before_at=later, reason=f"not sent: {back[waiting.letter.message_id]}")
+            )
+
+    def _repair(self, report: Report) -> None:
+        if time.monotonic() - self.repaired_at < REPAIR_SECONDS:
+            return
+        self.repaired_at = time.monotonic()
+        try:
+            steps = list(self.repair())
+        except Exception as error:  # the broker may be half up; asked again after REPAIR_SECONDS
+            self.on_state(f"cannot repair the broker's topology: {error}")
+            return
+        with writing(self.engine) as connection:
+            connection.execute(update(Placement).where(Placement.sent < Placement.wanted).values(not_before_at=None))
+            why = report.why or next(iter(report.unroutable.values()), "")
+            detail = {"because": why, "steps": steps[:50]}
+            record(connection, [Happened("broker.repair", "relay", time_now(), outcome="applied", detail=detail)])
+
+
+_SENT = (
+    update(Placement)
+    .where(Placement.resource_id == bindparam("r"), Placement.node_id == bindparam("n"),
+           Placement.sent < bindparam("g"), Placement.wanted >= bindparam("g"))
+    .values(sent=bindparam("g"), not_before_at=None, reason=None)
+)  # fmt: skip
+_TARGET_SENT = (
+    update(Target)
+    .where(Target.job_id == bindparam("j"), Target.node_id == bindparam("n"), Target.sent_at.is_(None))
+    .values(sent_at=bindparam("now"))
+)
+
+
+def _letters(connection: Any, alive: dict[int, Node]) -> list[Waiting]:
+    rows = connection.execute(select(Action).order_by(Action.id).limit(BATCH)).all()
+    return [
+        Waiting(
+            Letter(f"letter.{row.id}", _letter_key(row, alive), row.body, type=row.form),
+            node_id=row.node_id,
+            action_id=row.id,
+        )
+        for row in rows
+        if row.node_id in alive
+    ]  # fmt: skip
+
+
+def _letter_key(row: Any, alive: dict[int, Node]) -> str:
+    return routing.job_key("hello", alive[row.node_id].name, row.form)
+
+
+def _placements(connection: Any, alive: dict[int, Node]) -> list[Waiting]:
+    newest = aliased(Revision)
+    rows = connection.execute(
+        select(Placement.resource_id, Placement.node_id, Placement.wanted, Placement.leaving,
+               Resource.noun, Resource.name, Resource.replaces, Revision.payload, newest.secrets,
+               Job.id.label("job_id"), Job.kind, NodeStatus.epoch, NodeStatus.acked)
+        .join(Resource, Resource.id == Placement.resource_id)
+        .join(Revision, and_(Revision.resource_id == Placement.resource_id, Revision.generation == Placement.wanted))
+        .join(newest, and_(newest.resource_id == Resource.id, newest.generation == Resource.generation))
+        .outerjoin(Job, and_(Job.resource_id == Placement.resource_id, Job.generation == Placement.wanted))
+        .outerjoin(NodeStatus, NodeStatus.node_id == Placement.node_id)
+        .where(Placement.sent < Placement.wanted,
+               or_(Placement.not_before_at.is_(None), Placement.not_before_at <= time_now()))
+        .order_by(Placement.node_id, Placement.resource_id)
+        .limit(BATCH)
+    ).all()  # fmt: skip
+    life = numbers.incarnation(connection)
+    return [_waiting(row, alive[row.node_id], life) for row in rows if row.node_id in alive]
+
+
+def _waiting(row: Any, node: Node, life: int) -> Waiting:
+    noun = nouns.noun(row.noun)
+    payload = None if row.leaving else row.payload
+    verb = row.kind.partition(".")[2] if row.kind else "apply"
+    body = wire.apply_letter(
+        payload, node=node.name, id=row.resource_id, noun=row.noun, version=list(noun.version), name=row.name,
+        generation=row.wanted, incarnation=life, job=row.job_id, verb=verb, replaces=row.replaces,
+        roles=sorted(node.roles), hash=digest(payload or b""), key=None, signature=None,
+        secrets=json.loads(row.secrets) if row.secrets and payload else {},
+        have=[row.epoch, row.acked] if row.epoch is not None else None,
+    )  # fmt: skip
+    letter = Letter(
+        message_id=f"{row.resource_id}.{row.node_id}.{row.wanted}",
+        routing_key=routing.job_key(row.noun, node.name, verb),
+        body=body,
+        correlation_id=str(row.job_id or ""),
+        type=f"{row.noun}.{verb}",
+    )
+    return Waiting(letter, row.resource_id, row.node_id, row.wanted, row.job_id)

@@ -1,0 +1,176 @@
+"""Hello, answered: what a node holds against what the store wants there. The one cure for everything that got lost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, and_, insert, select, update
+
+from ..models import states, wire
+from ..models.digest import Digest, bucket
+from ..models.store import Action, Event, NodeStatus, Placement, Resource, Revision, bells
+from . import numbers
+from .events import Happened, record
+
+#: Acknowledgement numbers named in one answer; the rest is asked for at the next hello.
+ASKED_AT_ONCE = 1000
+
+
+def digest_of(connection: Connection, node_id: int) -> Digest:
+    """The digest of what the store knows of a node. Placements that no stage has opened are left out."""
+    found = Digest()
+    for row in _rows(connection, node_id):
+        found.add(row.resource_id, row.wanted, row.outcome if row.done == row.wanted else states.Outcome.OPEN)
+    return found
+
+
+def _rows(connection: Connection, node_id: int) -> Sequence[Any]:
+    return connection.execute(
+        select(Placement.resource_id, Placement.wanted, Placement.done, Placement.outcome).where(
+            Placement.node_id == node_id, Placement.wanted > 0
+        )
+    ).all()
+
+
+def answer(connection: Connection, node_id: int, hello: wire.Letter, now: datetime) -> None:
+    """Answers one hello: names the buckets that differ, or goes through those it lists. Wakes the relay."""
+    if connection.execute(select(NodeStatus.node_id).where(NodeStatus.node_id == node_id)).first() is None:
+        return  # removed meanwhile
+    if hello["buckets"] is None:
+        _welcome(connection, node_id, hello, now)
+    else:
+        _cover(connection, node_id, hello, now)
+    bells.ring(connection, bells.RELAY)
+
+
+def _welcome(connection: Connection, node_id: int, hello: wire.Letter, now: datetime) -> None:
+    differing = digest_of(connection, node_id).differing(Digest.parse(hello["digest"]))
+    lacking = _lacking(connection, node_id, hello, now)
+    acked = connection.execute(select(NodeStatus.epoch, NodeStatus.acked).where(NodeStatus.node_id == node_id)).one()
+    body = wire.encode(form="welcome", node=hello.node, hello=hello["hello"], differing=differing,
+                       incarnation=numbers.incarnation(connection), lacking=lacking,
+                       have=[acked.epoch or 0, acked.acked])  # fmt: skip
+    _send(connection, node_id, "welcome", body, now)
+    if not differing:
+        _synced(connection, node_id, now)
+
+
+def _lacking(connection: Connection, node_id: int, hello: wire.Letter, now: datetime) -> list[list[int]]:
+    """The numbers the node still holds that are not in the audit store. What nobody holds any longer is closed."""
+    lacking: list[list[int]] = []
+    held: dict[int, set[int]] = {}
+    for epoch, first, last in hello["held"]:
+        held.setdefault(epoch, set()).update(range(first, min(last, first + 100_000) + 1))
+    row = connection.execute(select(NodeStatus.epoch, NodeStatus.acked).where(NodeStatus.node_id == node_id)).one()
+    for epoch, its in sorted(held.items()):
+        floor = row.acked if epoch == row.epoch else 0
+        known = _known(connection, node_id, epoch, floor)
+        lacking += [[epoch, number] for number in sorted(its - known) if number > floor]
+    floor = row.acked if hello["epoch"] == row.epoch else 0
+    _close_gaps(connection, node_id, hello, held.get(hello["epoch"], set()), floor, now)
+    return lacking[:ASKED_AT_ONCE]
+
+
+def _known(connection: Connection, node_id: int, epoch: int, floor: int) -> set[int]:
+    which = (Event.node_id == node_id, Event.epoch == epoch, Event.number > floor)
+    rows = connection.execute(select(Event.number).where(*which))
+    return {number for number in rows.scalars() if number is not None}
+
+
+def _close_gaps(connection: Connection, node_id: int, hello: wire.Letter, held: set[int], floor: int,
+                now: datetime) -> None:  # fmt: skip
+    """Numbers of this epoch that are neither here nor held by anybody: an event says that each is lost."""
+    epoch, last = hello["epoch"], min(hello["last"], floor + 100_000)
+    gone = sorted(set(range(floor + 1, last + 1)) - _known(connection, node_id, epoch, floor) - held)
+    record(
+        connection,
+        [Happened("acknowledgement.lost", "onehost", now, node=hello.node, node_id=node_id, epoch=epoch, number=number,
+                  outcome="lost") for number in gone],
+    )  # fmt: skip
+
+
+def _cover(connection: Connection, node_id: int, hello: wire.Letter, now: datetime) -> None:
+    """Goes through the listed buckets: sends again what the node lacks, raises what it is beyond, names orphans."""
+    buckets = set(hello["buckets"])
+    theirs = {row[0]: (row[1], row[2]) for row in hello["rows"]}
+    ours = {row.resource_id: row for row in _rows(connection, node_id) if bucket(row.resource_id) in buckets}
+    again: list[int] = []
+    for resource_id, row in sorted(ours.items()):
+        wanted, outcome = theirs.get(resource_id, (0, 0))
+        if wanted < row.wanted:
+            _lower_sent(connection, node_id, resource_id, wanted)
+        elif wanted > row.wanted:
+            _raise_above(connection, node_id, resource_id, wanted, now)
+        elif outcome != (row.outcome if row.done == row.wanted else states.Outcome.OPEN) and outcome:
+            again.append(resource_id)
+    wanted_now = [
+        [row.resource_id, row.wanted] for row in _rows(connection, node_id) if bucket(row.resource_id) in buckets
+    ]
+    orphans = sorted(theirs.keys() - {row[0] for row in wanted_now})
+    body = wire.encode(form="cover", node=hello.node, hello=hello["hello"], buckets=sorted(buckets), wanted=wanted_now,
+                       again=again, orphans=orphans)  # fmt: skip
+    _send(connection, node_id, "cover", body, now)
+    _note_orphans(connection, node_id, hello.node, orphans, theirs, now)
+    _synced(connection, node_id, now)
+
+
+def _lower_sent(connection: Connection, node_id: int, resource_id: int, to: int) -> None:
+    connection.execute(
+        update(Placement)
+        .where(Placement.node_id == node_id, Placement.resource_id == resource_id, Placement.sent > to)
+        .values(sent=to, not_before_at=None)
+    )
+
+
+def _raise_above(connection: Connection, node_id: int, resource_id: int, beyond: int, now: datetime) -> None:
+    """The node is beyond this (restored) store: the resource gets a generation above, with the store's spec."""
+    resource = connection.execute(select(Resource.generation).where(Resource.id == resource_id)).one()
+    generation = max(numbers.next_generation(connection, resource.generation), beyond + 1)
+    old = and_(Revision.resource_id == resource_id, Revision.generation == resource.generation)
+    kept = connection.execute(select(Revision.payload, Revision.secrets).where(old)).one()
+    connection.execute(update(Revision).where(old).values(secrets=None))
+    connection.execute(
+        insert(Revision).values(resource_id=resource_id, generation=generation, payload=kept.payload,
+                                secrets=kept.secrets, created_at=now)
+    )  # fmt: skip
+    connection.execute(update(Resource).where(Resource.id == resource_id).values(generation=generation, changed_at=now))
+    connection.execute(
+        update(Placement)
+        .where(Placement.resource_id == resource_id, Placement.wanted > 0, Placement.wanted < generation)
+        .values(wanted=generation, outcome=states.Outcome.OPEN)
+    )
+
+
+def _note_orphans(connection: Connection, node_id: int, node: str, orphans: Sequence[int],
+                  theirs: dict[int, tuple[int, int]], now: datetime) -> None:  # fmt: skip
+    """An orphan is listed, never removed without a person. A tombstone of something long gone is none."""
+    known = set(connection.execute(select(Resource.id).where(Resource.id.in_(orphans))).scalars()) if orphans else set()
+    strange = [each for each in orphans if each not in known]
+    if strange:
+        detail = {"ids": strange[:200], "count": len(strange)}
+        record(
+            connection, [Happened("node.orphans", "onehost", now, "node", node, node_id, node, node_id, detail=detail)]
+        )
+
+
+def _send(connection: Connection, node_id: int, form: str, body: bytes, now: datetime) -> None:
+    connection.execute(insert(Action).values(node_id=node_id, form=form, body=body, created_at=now))
+
+
+def _synced(connection: Connection, node_id: int, now: datetime) -> None:
+    """It has been told everything; its beats say when it holds everything."""
+    connection.execute(
+        update(NodeStatus)
+        .where(NodeStatus.node_id == node_id, NodeStatus.state == states.NodeState.NEW)
+        .values(state=states.NodeState.UNSYNCED, state_at=now)
+    )
+
+
+def hail(connection: Connection, node_id: int, node: str, now: datetime) -> None:
+    """Asks a node to say hello, unless it has been asked already."""
+    asked = select(Action.id).where(Action.node_id == node_id, Action.form == "hail")
+    if connection.execute(asked).first() is None:
+        _send(connection, node_id, "hail", wire.encode(form="hail", node=node), now)
+        bells.ring(connection, bells.RELAY)

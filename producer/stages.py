@@ -1,0 +1,153 @@
+"""A job's way through its stages: opened one by one, judged on what its targets became, ended with a reason."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, and_, func, insert, select, update
+
+from ..models import states
+from ..models.store import Job, NodeStatus, Placement, Target, bells
+from .events import Happened, record
+
+#: Words of a target that are counted as neither applied nor failed.
+CLOSED = (states.Target.SUPERSEDED, states.Target.CANCELLED, states.Target.HALTED, states.Target.LOST)
+
+
+def open_stage(
+    connection: Connection, job_id: int, resource_id: int, generation: int, stage: int, now: datetime
+) -> int:
+    """Raises `wanted` on the placements of a stage and gives how many targets it has."""
+    nodes = connection.execute(
+        select(Target.node_id)
+        .where(Target.job_id == job_id, Target.stage == stage, Target.outcome.is_(None))
+        .order_by(Target.node_id)
+    ).scalars().all()  # fmt: skip
+    if not nodes:
+        return 0
+    have = set(
+        connection.execute(
+            select(Placement.node_id).where(Placement.resource_id == resource_id, Placement.node_id.in_(nodes))
+        ).scalars()
+    )
+    missing = [
+        {"resource_id": resource_id, "node_id": node, "wanted": generation} for node in nodes if node not in have
+    ]
+    if missing:
+        connection.execute(insert(Placement), missing)
+    connection.execute(
+        update(Placement)
+        .where(Placement.resource_id == resource_id, Placement.node_id.in_(nodes), Placement.wanted < generation)
+        .values(wanted=generation, outcome=0, reason=None, not_before_at=None)
+    )
+    connection.execute(update(Target).where(Target.job_id == job_id, Target.stage == stage).values(opened_at=now))
+    connection.execute(update(Job).where(Job.id == job_id).values(stage=stage))
+    bells.ring(connection, bells.RELAY)
+    return len(nodes)
+
+
+def close_targets(connection: Connection, job_ids: Iterable[int], outcome: str, reason: str, now: datetime,
+                  *, nodes: Iterable[int] | None = None, only_unopened: bool = True) -> None:  # fmt: skip
+    """Closes targets that are still open, each with the reason."""
+    ids = list(job_ids)
+    if not ids:
+        return
+    which = [Target.job_id.in_(ids), Target.outcome.is_(None)]
+    if only_unopened:
+        which.append(Target.opened_at.is_(None))
+    if nodes is not None:
+        which.append(Target.node_id.in_(list(nodes)))
+    connection.execute(update(Target).where(*which).values(outcome=outcome, reason=reason, ended_at=now))
+
+
+def supersede(connection: Connection, resource_id: int, by: int, now: datetime) -> None:
+    """A newer wish ends what older jobs of the resource have not opened yet, at once."""
+    older = connection.execute(
+        select(Job.id).where(Job.resource_id == resource_id, Job.ended_at.is_(None), Job.id != by)
+    ).scalars().all()  # fmt: skip
+    close_targets(connection, older, states.Target.SUPERSEDED, f"job {by} came first", now)
+    advance(connection, older, now)
+
+
+def advance(connection: Connection, job_ids: Iterable[int], now: datetime) -> None:
+    """Opens the next stage of each job, halts it, or ends it, whatever its targets say. Safe to repeat."""
+    ids = sorted(set(job_ids))
+    if not ids:
+        return
+    jobs = connection.execute(select(Job).where(Job.id.in_(ids), Job.ended_at.is_(None))).all()
+    for job in jobs:
+        _advance_one(connection, job, now)
+    bells.ring(connection, bells.JOBS)
+
+
+def _advance_one(connection: Connection, job: Row[Any], now: datetime) -> None:
+    waits_for_all: list[bool] = json.loads(job.stages)
+    stage = job.stage
+    while stage < len(waits_for_all):
+        targets = _targets(connection, job.id, stage)
+        if waits_for_all[stage] and any(t.outcome == states.Target.FAILED for t in targets):
+            failed = next(t for t in targets if t.outcome == states.Target.FAILED)
+            close_targets(connection, [job.id], states.Target.HALTED, f"stage {stage + 1} failed: {failed.reason}", now)
+            break
+        if any(t.outcome is None and (waits_for_all[stage] or t.state != states.NodeState.OFFLINE) for t in targets):
+            break
+        stage += 1
+        if stage == len(waits_for_all) or open_stage(connection, job.id, job.resource_id, job.generation, stage, now):
+            break
+    _end_if_final(connection, job, now)
+
+
+def _targets(connection: Connection, job_id: int, stage: int) -> Sequence[Any]:
+    return connection.execute(
+        select(Target.outcome, Target.reason, NodeStatus.state)
+        .outerjoin(NodeStatus, NodeStatus.node_id == Target.node_id)
+        .where(Target.job_id == job_id, Target.stage == stage)
+    ).all()
+
+
+def _end_if_final(connection: Connection, job: Row[Any], now: datetime) -> None:
+    counted = connection.execute(
+        select(Target.outcome, func.count()).where(Target.job_id == job.id).group_by(Target.outcome)
+    ).all()
+    count: dict[str | None, int] = {row[0]: row[1] for row in counted}
+    numbers = {
+        "applied": count.get(states.Target.APPLIED, 0),
+        "failed": count.get(states.Target.FAILED, 0),
+        "closed": sum(count.get(word, 0) for word in CLOSED),
+    }
+    if count.get(None, 0):
+        connection.execute(update(Job).where(Job.id == job.id).values(**numbers))
+        return
+    state = verdict(count)
+    connection.execute(update(Job).where(Job.id == job.id).values(**numbers, state=state, ended_at=now))
+    happened = Happened("job.end", "onehost", now, job.noun, job.name, job.resource_id, job_id=job.id, outcome=state,
+                        detail={"kind": job.kind, **numbers})  # fmt: skip
+    record(connection, [happened])
+
+
+def verdict(count: dict[str | None, int]) -> states.Job:
+    """How a job ended whose targets ended so often with each word."""
+    for target, state in (
+        (states.Target.SUPERSEDED, states.Job.SUPERSEDED),
+        (states.Target.CANCELLED, states.Job.CANCELLED),
+        (states.Target.HALTED, states.Job.HALTED),
+    ):
+        if count.get(target):
+            return state
+    others = count.get(states.Target.FAILED, 0) + count.get(states.Target.LOST, 0)
+    if not others:
+        return states.Job.APPLIED
+    return states.Job.PARTIAL if count.get(states.Target.APPLIED) else states.Job.FAILED
+
+
+def on_node_change(connection: Connection, node_id: int, now: datetime) -> None:
+    """Judges the stages of every running job that has this node as a target: it went offline, or came back."""
+    jobs = connection.execute(
+        select(Job.id)
+        .join(Target, and_(Target.job_id == Job.id, Target.node_id == node_id))
+        .where(Job.ended_at.is_(None))
+    ).scalars().all()  # fmt: skip
+    advance(connection, jobs, now)

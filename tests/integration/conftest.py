@@ -1,0 +1,175 @@
+"""A little cluster: real store, real broker, real workers whose host does nothing. What tests of the chain stand on."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from onehost import migrations
+from onehost.broker_config import apply, bootstrap, routing
+from onehost.broker_config.consumer import Consumer
+from onehost.broker_config.publisher import Publisher
+from onehost.models import settings
+from onehost.producer import Onehost, nodes
+from onehost.producer.audit import Audit
+from onehost.producer.main import Duties
+from onehost.producer.presence import Presence
+from onehost.producer.relay import Relay
+from onehost.workers.entry import Difference, Entry
+from onehost.workers.main import Worker
+
+
+class IdleHost:
+    """A machine on which nothing is done."""
+
+    daemons = ()
+
+    def recover(self, roles: frozenset[str]) -> None: ...
+    def start(self, roles: frozenset[str]) -> None: ...
+
+
+@dataclass
+class Recorder:
+    """A reconciler that changes a dictionary instead of a machine, and remembers every change."""
+
+    noun: str
+    state: dict[str, tuple[int, Any]] = field(default_factory=dict)
+    changes: list[tuple[int, int]] = field(default_factory=list)
+    fail: Callable[[Entry], None] = lambda entry: None
+
+    def compare(self, entry: Entry, host: Any, view: Any) -> Difference:
+        now = self.state.get(entry.name)
+        if entry.spec is None:
+            return {"it": "removed"} if now and now[0] == entry.id else {}
+        return {} if now == (entry.id, dict(entry.spec)) else {"it": "made" if now is None else "changed"}
+
+    def prepare(self, entry: Entry, host: Any, view: Any) -> None:
+        self.fail(entry)
+
+    def stage(self, entry: Entry, host: Any, view: Any) -> None:
+        if self.compare(entry, host, view):
+            self.changes.append((entry.id, entry.generation))
+        if entry.spec is None:
+            if self.state.get(entry.name, (0,))[0] == entry.id:
+                del self.state[entry.name]
+        else:
+            self.state[entry.name] = (entry.id, dict(entry.spec))
+
+    def finish(self, entry: Entry, host: Any, view: Any) -> None: ...
+    def verify(self, entry: Entry, host: Any, view: Any) -> None: ...
+
+
+class Process:
+    """A loop on a thread that can be stopped."""
+
+    def __init__(self, run: Callable[[threading.Event], None]) -> None:
+        self.stop_event = threading.Event()
+        self.thread = threading.Thread(target=run, args=(self.stop_event,), daemon=True)
+        self.thread.start()
+
+    def stop(self) -> None:
+        self.stop_event.set()
+        self.thread.join(15)
+        assert not self.thread.is_alive(), "a process did not stop"
+
+
+class Cluster:
+    """Manager and nodes in this process."""
+
+    def __init__(self, broker: Any, store: str, folder: Path) -> None:
+        base = broker.settings(folder)
+        self.folder = folder
+        self.settings = settings.Manager(
+            store=store,
+            broker=base.broker,
+            secrets=base.secrets,
+            management=base.management,
+            definitions=base.definitions,
+        )
+        migrations.upgrade(store)
+        bootstrap.bootstrap(self.settings, lambda arguments, stdin: broker.ctl(arguments, stdin))
+        self.onehost = Onehost(self.settings, actor="test")
+        self.workers: dict[str, Worker] = {}
+        self.recorders: dict[str, dict[str, Recorder]] = {}
+        self.processes: dict[str, Process] = {}
+        self.worker_processes: dict[str, Process] = {}
+
+    def add_node(self, name: str, roles: list[str], address: str) -> None:
+        self.onehost.node_add(name, address, roles)
+        (self.folder / f"{name}.password").write_text(nodes.credentials(self.onehost.engine, name))
+        (self.folder / f"{name}.password").chmod(0o600)
+        apply.synchronise(self.settings, nodes.hashes(self.onehost.engine))
+        self.recorders[name] = {noun: Recorder(noun) for noun in ("account", "node", "virtual_service")}
+
+    def start_manager(self) -> None:
+        engine = self.onehost.engine
+        publisher = Publisher(self.settings.as_user("relay"), routing.JOBS)
+        relay = Relay(
+            engine, publisher, lambda: [str(s) for s in apply.synchronise(self.settings, nodes.hashes(engine))]
+        )
+        self.presence = Presence(self.settings.offline_after_seconds)
+        queues = [routing.AUDIT_QUEUE, routing.BEAT_QUEUE]
+        consumer = Consumer(self.settings.as_user("audit"), queues, Audit(engine, self.presence).store, prefetch=1000,
+                            on_state=lambda text: print("audit:", text))  # fmt: skip
+        self.processes["relay"] = Process(relay.run)
+        self.processes["audit"] = Process(consumer.run)
+        self.processes["duties"] = Process(Duties(engine, self.presence).run)
+
+    def start_worker(self, name: str) -> None:
+        broker = self.settings.broker
+        own = settings.Broker(
+            broker.host, broker.port, broker.vhost, routing.node_user(name), self.folder / f"{name}.password"
+        )
+        config = settings.Worker(name, own, self.folder / f"{name}.ledger", beat_seconds=0.5, hello_seconds=3.0)
+
+        def run(stop: threading.Event) -> None:
+            worker = Worker(config, IdleHost(), stop, self.recorders[name])  # type: ignore[arg-type]
+            self.workers[name] = worker
+            worker.run()
+
+        self.worker_processes[name] = Process(run)
+
+    def stop_worker(self, name: str) -> None:
+        self.worker_processes.pop(name).stop()
+
+    def close(self) -> None:
+        for process in (*self.worker_processes.values(), *self.processes.values()):
+            process.stop_event.set()
+        for process in (*self.worker_processes.values(), *self.processes.values()):
+            process.stop()
+        self.onehost.close()
+
+
+def wait_until(true: Callable[[], Any], seconds: float = 20.0) -> None:
+    """Waits for a condition of the cluster; fails with it."""
+    until = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < until, "it did not come true in time"
+        time.sleep(0.02)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def cluster(request: pytest.FixtureRequest, rabbitmq: Any, tmp_path: Path) -> Iterator[Cluster]:
+    """Manager, one storage node and three web nodes, all running."""
+    store = (
+        f"sqlite:///{tmp_path}/store.db"
+        if request.param == "sqlite"
+        else request.getfixturevalue("postgresql").new_database()
+    )
+    made = Cluster(rabbitmq, store, tmp_path)
+    try:
+        made.add_node("store1", ["storage"], "10.0.0.10")
+        for number in (1, 2, 3):
+            made.add_node(f"web{number}", ["web", "ssh"], f"10.0.0.1{number}")
+        made.start_manager()
+        for name in made.recorders:
+            made.start_worker(name)
+        yield made
+    finally:
+        made.close()

@@ -1,0 +1,261 @@
+"""PHP-FPM: pools in shards, one master per shard, changed by hand-over to a second master on the same sockets.
+
+A reload of FPM (USR2) would make every pool of the master wait for its slowest request. So a new master is started
+with the listening sockets of the old one, fetched from it by pidfd_getfd(2), and the old one is asked to finish.
+No state is kept about masters: their titles in /proc name the configuration they run.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import pwd
+import re
+import signal
+import socket
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+from ...models.errors import Blocked, Permanent, Temporary
+from . import files, pool
+from .machine import Machine
+from .pool import Pool
+from .tree import Tree
+
+FOLDER = "/etc/onehost/php"
+LOGS = "/var/log/onehost"
+_PIDFD_GETFD = 438
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_CONFIG = """; onehost's own file, rewritten by its worker
+[global]
+error_log = {logs}/php-shard{shard}.log
+log_level = warning
+daemonize = yes
+process.max = 512
+rlimit_files = 8192
+; Longer than any request may take: an old master finishes what it has.
+process_control_timeout = 330s
+include = {folder}/shard{shard}/{which}/*.conf
+"""
+#: What only a master can set: cached code of one account is never given to another without its own permission.
+_OPTIONS = ("-d", "opcache.validate_permission=1")
+
+
+class Php:
+    """The Daemon of all PHP-FPM masters."""
+
+    name = "php"
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.folder = machine.path(FOLDER)
+        self._trees: dict[int, Tree] = {}
+        self._gone: set[str] = set()
+
+    def tree(self, shard: int) -> Tree:
+        """The pools of one shard. Sets its folder up if this is the first account in it."""
+        if shard not in self._trees:
+            tree = self._trees[shard] = Tree(self.folder / f"shard{shard}")
+            tree.recover()
+            for which in ("live", "staged"):
+                text = _CONFIG.format(logs=LOGS, shard=shard, folder=FOLDER, which=which)
+                files.ensure(tree.folder / f"{which}.conf", text)
+        return self._trees[shard]
+
+    def shards(self) -> list[int]:
+        """Every shard of this node."""
+        found = self.folder.glob("shard*") if self.folder.is_dir() else []
+        return sorted(int(path.name.removeprefix("shard")) for path in found)
+
+    def get(self, owner: int) -> dict[int, bytes]:
+        """The owner's live pool files by shard: none, one, or two if it moved."""
+        found = {shard: self.tree(shard).files(owner) for shard in self.shards()}
+        return {shard: next(iter(contents.values())) for shard, contents in found.items() if contents}
+
+    def holders(self, name: str) -> set[int]:
+        """Owners of a pool of this name."""
+        return {owner for shard in self.shards() for owner in self.tree(shard).holders(name)}
+
+    def put(self, wanted: Pool) -> None:
+        """Stages a pool in its shard, and its absence in all others."""
+        for shard in {*self.shards(), wanted.shard}:
+            self.tree(shard).put(wanted.owner, {wanted.file: wanted.render()} if shard == wanted.shard else {})
+
+    def drop(self, owner: int) -> None:
+        """Stages the absence of an owner's pool."""
+        for shard in self.shards():
+            self.tree(shard).put(owner, {})
+
+    def ping(self, name: str) -> None:
+        """Has a pool answer. Raises Permanent with what was seen."""
+        if not self.machine.real:
+            return
+        try:
+            answer = pool.ping(f"{pool.PUBLIC}/{name}.sock", 10)
+        except OSError as error:
+            raise Permanent(f"PHP pool {name} cannot be reached: {error.strerror or error}") from error
+        if answer != "pong":
+            raise Permanent(f"PHP pool {name} answered {answer[:80]!r} instead of pong")
+
+    # The contract of a Daemon.
+
+    def changed(self) -> frozenset[int]:
+        """See Daemon."""
+        return frozenset().union(*(tree.changed() for tree in self._trees.values()))
+
+    def validate(self) -> None:
+        """See Daemon. Only shards with changes are tried; one without any pool is not, FPM would refuse it."""
+        for shard, tree in self._trees.items():
+            if not tree.changed() or not _pools(tree.build()) or not self.machine.real:
+                continue
+            tried = self.machine.runner.run([_binary(), *_OPTIONS, "-t", "-y", f"{FOLDER}/shard{shard}/staged.conf"])
+            if not tried.code:
+                continue
+            live = self.machine.runner.run([_binary(), *_OPTIONS, "-t", "-y", f"{FOLDER}/shard{shard}/live.conf"])
+            if live.code and _pools(tree.live):
+                raise Blocked(f"php-fpm: {live.words}")
+            raise Permanent(f"php-fpm: {tried.words}", culprit=tree.owner_in(tried.output) or _by_name(tree, tried.output))
+
+    def switch(self) -> None:
+        """See Daemon."""
+        for tree in self._trees.values():
+            if tree.changed():
+                before = _pools(tree.live)
+                tree.switch()
+                self._gone |= before - _pools(tree.live)
+
+    def signal(self) -> None:
+        """Hands every touched shard over to a new master. The others feel nothing."""
+        for shard, tree in self._trees.items():
+            if tree.unsignalled():
+                if self.machine.real:
+                    _hand_over(self.machine, shard, _pools(tree.live))
+                tree.signalled()
+
+    def restore(self, owner: int) -> None:
+        """See Daemon."""
+        for tree in self._trees.values():
+            tree.restore(owner)
+
+    def settle(self) -> None:
+        """See Daemon. Sockets of pools that are gone go too, unless the name has a pool again."""
+        names = {label.rpartition(".")[0] for tree in self._trees.values() for label in _pools(tree.live)}
+        for label in self._gone:
+            name = label.rpartition(".")[0]
+            if name not in names and self.machine.real:
+                with suppress(FileNotFoundError):
+                    os.unlink(f"{pool.PUBLIC}/{name}.sock")
+        self._gone = set()
+        for tree in self._trees.values():
+            tree.settle()
+
+    def recover(self) -> None:
+        """See Daemon: a shard with pools but without a master, or with one that was not told, is handed over."""
+        if self.machine.real:
+            _binary()
+            Path(pool.PRIVATE).mkdir(parents=True, exist_ok=True)
+            for folder, mode in ((pool.PRIVATE, 0o700), (pool.PUBLIC, 0o755), ("/run/onehost", 0o755)):
+                os.chmod(folder, mode)
+        self.machine.path(LOGS).mkdir(parents=True, exist_ok=True)
+        masters = _masters() if self.machine.real else {}
+        for shard in self.shards():
+            tree = self.tree(shard)
+            wanted = _pools(tree.live)
+            missing = any(not Path(pool.PUBLIC, f"{label.rpartition('.')[0]}.sock").exists() for label in wanted)
+            if self.machine.real and (tree.unsignalled() or (wanted and (missing or not masters.get(shard)))):
+                _hand_over(self.machine, shard, wanted)
+            tree.signalled()
+            tree.settle()
+
+
+def _pools(folder: Path) -> set[str]:
+    """The pools of a tree as NAME.ID."""
+    return {name.removesuffix(".conf") for name in os.listdir(folder) if name.endswith(".conf")}
+
+
+def _binary() -> str:
+    """The newest php-fpm of this machine: Debian names it by version."""
+    found = [(tuple(map(int, m.groups())), path.name) for path in Path("/usr/sbin").glob("php-fpm*")
+             if (m := re.fullmatch(r"php-fpm(\d+)\.(\d+)", path.name))]  # fmt: skip
+    if not found:
+        raise Blocked("php-fpm is not installed on this node")
+    return max(found)[1]
+
+
+def _by_name(tree: Tree, words: str) -> str:
+    """The owner of the pool that FPM names in `[pool NAME]`."""
+    match = re.search(r"\[pool ([a-z0-9]+)\]", words)
+    labels = [label for label in _pools(tree.folder / "staged") if match and label.rpartition(".")[0] == match[1]]
+    return labels[0].rpartition(".")[2] if len(labels) == 1 else ""
+
+
+def _masters() -> dict[int, list[int]]:
+    """The process ids of our masters by shard, newest first. Only root's processes count: a title proves nothing."""
+    title = re.compile(rb"^php-fpm: master process \(" + re.escape(FOLDER.encode()) + rb"/shard(\d+)/live\.conf\)")
+    found: dict[int, list[tuple[int, int]]] = {}
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if os.stat(f"/proc/{pid}").st_uid == 0 and (match := title.match(Path(f"/proc/{pid}/cmdline").read_bytes())):
+                started = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+                found.setdefault(int(match[1]), []).append((started, int(pid)))
+    return {shard: [pid for _, pid in sorted(group, reverse=True)] for shard, group in found.items()}
+
+
+def _sockets(pid: int) -> dict[str, int]:
+    """Our own descriptors of a master's listening sockets, by the pool NAME.ID they were bound for."""
+    sockets: dict[str, int] = {}
+    try:
+        process = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return {}
+    try:
+        for number in os.listdir(f"/proc/{pid}/fd"):
+            with suppress(OSError):
+                if not os.readlink(f"/proc/{pid}/fd/{number}").startswith("socket:"):
+                    continue
+                ours = _LIBC.syscall(_PIDFD_GETFD, process, int(number), 0)
+                if ours < 0:
+                    raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), f"pidfd_getfd {pid}")
+                label = _bound(ours)
+                if not label or label in sockets:
+                    os.close(ours)
+                else:
+                    sockets[label] = ours
+    except FileNotFoundError:
+        return sockets
+    finally:
+        os.close(process)
+    return sockets
+
+
+def _bound(descriptor: int) -> str:
+    with socket.socket(fileno=os.dup(descriptor)) as listener:
+        name = listener.getsockname() if listener.family == socket.AF_UNIX else ""
+    match = re.fullmatch(re.escape(pool.PRIVATE) + r"/(.+)\.sock", name) if isinstance(name, str) else None
+    return match[1] if match else ""
+
+
+def _hand_over(machine: Machine, shard: int, wanted: set[str]) -> None:
+    """Starts a master for `wanted` on the sockets of the running one, then has all older ones finish and end.
+
+    Raises Temporary if the new one does not start; the old one then serves on.
+    """
+    old = _masters().get(shard, [])
+    if wanted:
+        account = pwd.getpwnam("www-data")
+        with ExitStack() as stack:
+            given = _sockets(old[0]) if old else {}
+            for descriptor in given.values():
+                stack.callback(os.close, descriptor)
+            passed = {}
+            for label in sorted(wanted):
+                if label in given and os.path.exists(f"{pool.PUBLIC}/{label.rpartition('.')[0]}.sock"):
+                    passed[label] = given[label]
+                else:
+                    passed[label] = stack.enter_context(pool.bind(label, (account.pw_uid, account.pw_gid))).fileno()
+            inherited = ",".join(f"{pool.PRIVATE}/{label}.sock={number}" for label, number in passed.items())
+            command = [_binary(), *_OPTIONS, "-D", "-y", f"{FOLDER}/shard{shard}/live.conf"]
+            machine.runner.run(command, fds=list(passed.values()), env={"FPM_SOCKETS": inherited}).check(Temporary)
+    for pid in old:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGQUIT)

@@ -1,0 +1,102 @@
+"""Ends every process of an account: shells, SFTP and PHP, and sshd's own processes that serve its connections."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import signal
+import time
+from contextlib import suppress
+
+from ...models.errors import Temporary
+from .machine import Machine
+
+#: How long processes may take to end by themselves.
+GRACE_SECONDS = 0.5
+#: After it, how long until what still appears is somebody's trouble.
+LIMIT_SECONDS = 5.0
+_UIDS = re.compile(rb"^Uid:\t(\d+)\t(\d+)\t(\d+)\t(\d+)$", re.MULTILINE)
+
+
+class Sessions:
+    """The processes of accounts on this machine."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+
+    def end(self, uid: int, name: str) -> int:
+        """Ends all processes of `uid`, and sshd's that speak for `name`. Returns how many there were.
+
+        Raises Temporary if new ones appear faster than they end. Without any process of it, costs one look at /proc.
+        """
+        if not self.machine.real:
+            return 0
+        first = found = self.of(uid, name)
+        deadline = time.monotonic() + LIMIT_SECONDS
+        if found:
+            _send(found, signal.SIGTERM)
+            _await(found, GRACE_SECONDS)
+        while found := self.of(uid, name):
+            if time.monotonic() > deadline:
+                raise Temporary(f"processes of uid {uid} do not end: {', '.join(map(str, sorted(found)[:5]))}")
+            # All at once, so that none of them can fork behind our back.
+            self.machine.runner.as_user(uid, uid, [], lambda: _kill_all_of_mine())
+            _send(found, signal.SIGKILL)
+            _await(found, GRACE_SECONDS)
+        return len(first)
+
+    def of(self, uid: int, name: str) -> set[int]:
+        """Process ids of what runs with `uid` or is sshd's for `name`."""
+        title = re.compile(rb"^sshd(?:-session)?: " + re.escape(name.encode()) + rb"(?:@| \[|\0|$)")
+        found = set()
+        for entry in os.listdir("/proc"):
+            if entry.isdigit() and _belongs(entry, uid, title):
+                found.add(int(entry))
+        return found
+
+
+def _belongs(pid: str, uid: int, title: re.Pattern[bytes]) -> bool:
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:
+            status = file.read()
+        uids = _UIDS.search(status)
+        if b"\nState:\tZ" in status or not uids:
+            return False
+        if str(uid).encode() in uids.groups():
+            return True
+        # Only root's and the system's own processes: a tenant may give itself any title.
+        if int(uids[2]) >= 1000 or not status.startswith(b"Name:\tsshd"):
+            return False
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return bool(title.match(file.read()))
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def _send(pids: set[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def _kill_all_of_mine() -> None:
+    with suppress(ProcessLookupError):
+        os.kill(-1, signal.SIGKILL)
+
+
+def _await(pids: set[int], seconds: float) -> None:
+    """Waits until all of them have ended, or the time is up."""
+    waiting = select.poll()
+    handles = set()
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            handles.add(handle := os.pidfd_open(pid))
+            waiting.register(handle, select.POLLIN)
+    left, deadline = set(handles), time.monotonic() + seconds
+    while left and (rest := deadline - time.monotonic()) > 0:
+        for handle, _ in waiting.poll(rest * 1000):
+            waiting.unregister(handle)
+            left.discard(handle)
+    for handle in handles:
+        os.close(handle)

@@ -1,0 +1,307 @@
+"""Unix accounts, kept in libnss-extrausers' three files: whole files of our own, no daemon to reload.
+
+A row's owner (the resource id) stands in its GECOS field, so that the machine itself tells whose it is. Files are
+written group, shadow, passwd: a user that can be looked up is complete. Dropping goes the other way round.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from ...models.errors import Blocked, Permanent
+from . import files
+from .machine import Machine
+
+FOLDER = "/var/lib/extrausers"
+#: Groups whose members may come in by SSH, with their numbers: below the accounts' own range.
+ACCESS_GROUPS = {"shell": ("oh-shell", 19998), "sftp": ("oh-sftp", 19999)}
+SHELLS = {"shell": "/bin/bash", "sftp": "/usr/sbin/nologin", "none": "/usr/sbin/nologin"}
+#: In the shadow file: no password fits.
+NO_PASSWORD = "*"
+#: In the shadow file: the account ended on the first day of 1970, so PAM refuses keys too.
+EXPIRED = "1"
+_OWNER = re.compile(r"^onehost (\d+)$")
+
+
+@dataclass(frozen=True)
+class User:
+    """An account's rows. One that is locked has no access, whatever it had."""
+
+    owner: int
+    name: str
+    uid: int
+    gid: int
+    password: str = NO_PASSWORD
+    access: str = "none"
+    locked: bool = False
+
+    def locked_out(self) -> User:
+        """The same account with no way in."""
+        return replace(self, access="none", locked=True)
+
+    def lines(self) -> tuple[str, str, str]:
+        """Its lines of passwd, shadow and group."""
+        shell = SHELLS[self.access]
+        shadow = f"!{self.password}::::::{EXPIRED}:" if self.locked else f"{self.password}:::::::"
+        return (
+            f"{self.name}:x:{self.uid}:{self.gid}:onehost {self.owner}:/home/{self.name}/home:{shell}",
+            f"{self.name}:{shadow}",
+            f"{self.name}:x:{self.gid}:",
+        )
+
+
+@dataclass(frozen=True)
+class Book:
+    """The three files, read: our rows by name, and what others wrote, kept as it is."""
+
+    users: Mapping[str, User]
+    foreign: tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]
+
+    @cached_property
+    def owners(self) -> dict[int, User]:
+        """Our rows by owner."""
+        return {user.owner: user for user in self.users.values()}
+
+    def render(self) -> tuple[str, str, str]:
+        """The whole files passwd, shadow and group. The same book gives the same bytes."""
+        rows = [self.users[name].lines() for name in sorted(self.users)]
+        access = []
+        for mode, (group, gid) in ACCESS_GROUPS.items():
+            members = sorted(u.name for u in self.users.values() if u.access == mode)
+            access.append(f"{group}:x:{gid}:{','.join(members)}")
+        parts = [[row[i] for row in rows] for i in range(3)]
+        parts[2] = access + parts[2]
+        passwd, shadow, group_file = ("".join(f"{line}\n" for line in [*self.foreign[i], *parts[i]]) for i in range(3))
+        return passwd, shadow, group_file
+
+
+class Users:
+    """The Daemon of NSS: rows are staged by owner, put at the switch, dropped when the round settles."""
+
+    name = "users"
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self._staged: dict[int, User | None] = {}
+        self._before: dict[int, User | None] = {}
+        self._retired: set[int] = set()
+        self._read: tuple[tuple[int, ...], Book] | None = None
+
+    def book(self) -> Book:
+        """What the files say now; read again only if one was replaced."""
+        version = self.version()
+        if not self._read or self._read[0] != version:
+            self._read = (version, _parse(*(self._text(name) for name in ("passwd", "shadow", "group"))))
+        return self._read[1]
+
+    def version(self) -> tuple[int, ...]:
+        """Changes whenever one of the files is replaced or written."""
+        numbers: list[int] = []
+        for name in ("passwd", "shadow", "group"):
+            try:
+                found = os.stat(self._path(name))
+                numbers += [found.st_ino, found.st_mtime_ns, found.st_size]
+            except FileNotFoundError:
+                numbers += [0, 0, 0]
+        return tuple(numbers)
+
+    def get(self, name: str) -> User | None:
+        """The row of this name, whoever owns it."""
+        return self.book().users.get(name)
+
+    def of(self, owner: int) -> User | None:
+        """The row of this owner."""
+        return self.book().owners.get(owner)
+
+    def ids(self) -> dict[str, int]:
+        """Which owner holds which name on this machine."""
+        return {name: user.owner for name, user in self.book().users.items()}
+
+    def put(self, user: User) -> None:
+        """Stages an account's rows; at the switch they take the place of whoever had the name."""
+        self._stage(user.owner, user.locked_out() if user.locked else user)
+
+    def retire(self, owner: int) -> None:
+        """Has the owner's rows dropped when the round settles, after every daemon has let go of them."""
+        self._retired.add(owner)
+
+    def lock_now(self, owner: int) -> None:
+        """Locks an account at once, outside of any round's switch: for one whose name is given to another."""
+        user = self.of(owner)
+        if user and not user.locked:
+            self._write({**self.book().users, user.name: user.locked_out()})
+
+    def lock(self, owner: int) -> None:
+        """Stages an account's rows as locked: no password, key or group of it lets anybody in."""
+        if user := self.of(owner):
+            self._stage(owner, user.locked_out())
+
+    def known(self, name: str) -> int | None:
+        """The uid that the machine itself (NSS) gives for a name; None if it knows none."""
+        if not self.machine.real:
+            user = self.get(name)
+            return user.uid if user else None
+        try:
+            return pwd.getpwnam(name).pw_uid
+        except KeyError:
+            return None
+
+    def known_access(self, name: str, gid: int) -> set[str]:
+        """The ways in that the machine itself (NSS) gives to a name."""
+        if not self.machine.real:
+            user = self.get(name)
+            return {user.access} - {"none"} if user else set()
+        groups = os.getgrouplist(name, gid)
+        return {mode for mode, (_, number) in ACCESS_GROUPS.items() if number in groups}
+
+    # The contract of a Daemon.
+
+    def changed(self) -> frozenset[int]:
+        """See Daemon."""
+        live = self.book().owners
+        return frozenset(owner for owner, user in self._staged.items() if live.get(owner) != user)
+
+    def validate(self) -> None:
+        """Refuses names and numbers that the machine's own users have, or another owner."""
+        locals_ = _local(self.machine)
+        uids = {user.uid: user.owner for user in self.book().users.values()}
+        for owner in sorted(self.changed()):
+            user = self._staged[owner]
+            if user is None:
+                continue
+            if user.name in locals_[0] or user.uid in locals_[1]:
+                what = f"the node has a user {user.name!r} or uid {user.uid} of its own in /etc/passwd"
+                raise Permanent(what, culprit=str(owner))
+            if uids.get(user.uid, owner) != owner:
+                raise Permanent(f"uid {user.uid} belongs to onehost's id {uids[user.uid]} here", culprit=str(owner))
+
+    def switch(self) -> None:
+        """See Daemon."""
+        changed = self.changed()
+        if not changed:
+            return
+        users = {name: user for name, user in self.book().users.items() if user.owner not in changed}
+        for owner in changed:
+            if user := self._staged[owner]:
+                users[user.name] = user
+        self._write(users)
+
+    def signal(self) -> None:
+        """Nothing to tell: NSS reads the files at each look-up."""
+
+    def restore(self, owner: int) -> None:
+        """See Daemon."""
+        self._retired.discard(owner)
+        if owner in self._before:
+            self._staged[owner] = self._before[owner]
+
+    def settle(self) -> None:
+        """Drops the retired rows."""
+        users = {name: user for name, user in self.book().users.items() if user.owner not in self._retired}
+        if len(users) != len(self.book().users):
+            self._write(users, order=("passwd", "shadow", "group"))
+        self._staged, self._before, self._retired = {}, {}, set()
+
+    def recover(self) -> None:
+        """Makes the files and has NSS read them, before systemd's module, which stays last."""
+        folder = self.machine.path(FOLDER)
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o755)
+        if self.machine.real and not list(Path("/usr/lib").glob("*/libnss_extrausers.so.2")):
+            raise Blocked("libnss-extrausers is not installed: accounts cannot exist on this node")
+        if not all(self._path(name).exists() for name in ("passwd", "shadow", "group")):
+            self._write(self.book().users)
+        switch = self.machine.path("/etc/nsswitch.conf")
+        text = (files.read(switch) or b"passwd: files\ngroup: files\nshadow: files\n").decode()
+        files.ensure(switch, with_extrausers(text))
+
+    def _stage(self, owner: int, user: User | None) -> None:
+        self._before.setdefault(owner, self.of(owner))
+        self._staged[owner] = user
+
+    def _write(self, users: Mapping[str, User], order: tuple[str, ...] = ("group", "shadow", "passwd")) -> None:
+        passwd, shadow, group = Book(users, self.book().foreign).render()
+        texts = {"passwd": passwd, "shadow": shadow, "group": group}
+        for name in order:
+            self._replace(name, texts[name])
+
+    def _replace(self, name: str, text: str) -> None:
+        path = self._path(name)
+        if files.read(path) == text.encode():
+            return
+        beside = path.with_name(f".{name}.new")
+        files.fresh(beside, text, 0o640 if name == "shadow" else 0o644)
+        if name == "shadow":
+            self.machine.runner.chown(beside, 0, _gid("shadow"))
+        os.rename(beside, path)
+        files.sync_folder(path.parent)
+
+    def _path(self, name: str) -> Path:
+        return self.machine.path(FOLDER) / name
+
+    def _text(self, name: str) -> str:
+        return (files.read(self._path(name)) or b"").decode()
+
+
+def with_extrausers(text: str) -> str:
+    """nsswitch.conf with extrausers after files (or compat) for passwd, group and shadow; the rest as it was."""
+    lines = []
+    for line in text.splitlines():
+        match = re.match(r"^(passwd|group|shadow):(\s*)(.*)$", line)
+        if match and "extrausers" not in match[3].split():
+            sources = match[3].split()
+            place = 1 + max((i for i, source in enumerate(sources) if source in ("files", "compat")), default=-1)
+            sources.insert(place, "extrausers")
+            line = f"{match[1]}:{match[2] or ' '}{' '.join(sources)}"
+        lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
+def _parse(passwd: str, shadow: str, group: str) -> Book:
+    secrets = {name: rest for name, _, rest in (line.partition(":") for line in shadow.splitlines())}
+    members = {row[0]: set(row[3].split(",")) for line in group.splitlines() if len(row := line.split(":")) == 4}
+    ways = {mode: members.get(name, set()) for mode, (name, _) in ACCESS_GROUPS.items()}
+    users: dict[str, User] = {}
+    strangers: list[str] = []
+    for line in passwd.splitlines():
+        row = line.split(":")
+        owner = _OWNER.match(row[4]) if len(row) == 7 else None
+        if not owner:
+            strangers.append(line)
+            continue
+        secret = secrets.get(row[0], "").split(":")[0]
+        access = next((mode for mode, names in ways.items() if row[0] in names), "none")
+        locked = secret.startswith("!")
+        users[row[0]] = User(
+            int(owner[1]), row[0], int(row[2]), int(row[3]), secret.lstrip("!") or NO_PASSWORD, access, locked=locked
+        )
+    ours = set(users) | {name for name, _ in ACCESS_GROUPS.values()}
+    keep = [tuple(line for line in text.splitlines() if line.split(":")[0] not in ours) for text in (shadow, group)]
+    known = {line.split(":")[0] for line in strangers}
+    # A shadow line without its passwd line is the rest of a write that a crash cut short.
+    return Book(users, (tuple(strangers), tuple(x for x in keep[0] if x.split(":")[0] in known), _foreign_groups(keep[1])))
+
+
+def _foreign_groups(lines: tuple[str, ...]) -> tuple[str, ...]:
+    # Likewise a group of a number of ours without its user; groups of other numbers are somebody else's.
+    return tuple(x for x in lines if not (len(row := x.split(":")) == 4 and row[2].isdigit() and 20000 <= int(row[2]) < 60000))
+
+
+def _local(machine: Machine) -> tuple[set[str], set[int]]:
+    text = (files.read(machine.path("/etc/passwd")) or b"").decode(errors="replace")
+    rows = [row for line in text.splitlines() if len(row := line.split(":")) > 3]
+    return {row[0] for row in rows}, {int(row[2]) for row in rows if row[2].isdigit()}
+
+
+def _gid(group: str) -> int:
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError:
+        return 0

@@ -1,0 +1,107 @@
+"""The worker process of a node, built from its settings: receiver, executor and reporter around one ledger."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from ..broker_config import routing
+from ..broker_config.publisher import Publisher
+from ..models import logs
+from ..models.settings import Worker as Settings
+from .executor import Executor
+from .host import Host
+from .ledger import Ledger
+from .receiver import Receiver
+from .reconcilers import Reconciler, reconcilers
+from .reporter import Reporter
+from .sync import Sync
+
+log = logging.getLogger(__name__)
+
+#: A receiver that has not gone round for this long, in seconds, is hung: supervisor starts a new process.
+HUNG_SECONDS = 60.0
+
+
+class Worker:
+    """One worker. `run` returns after `stop` is set, within a few seconds."""
+
+    def __init__(self, settings: Settings, host: Host, stop: threading.Event | None = None,
+                 known: Mapping[str, Reconciler] | None = None) -> None:  # fmt: skip
+        self.stop = stop or threading.Event()
+        self._host = host
+        self.ledger = Ledger(settings.ledger)
+        publisher = Publisher(settings.broker, routing.EVENTS, purpose=f"report {settings.node}")
+        self.reporter = Reporter(publisher, settings.node, self.ledger, settings.beat_seconds, self._status)
+        self.sync = Sync(self.ledger, settings.hello_seconds, self._wake)
+        self.executor = Executor(
+            self.ledger, host, known or reconcilers(), self.sync.synced, reported=self.reporter.wake,
+            ready=lambda: host.recover(self._roles()), serve=lambda: host.start(self._roles()),
+        )  # fmt: skip
+        self.receiver = Receiver(settings.broker, settings.node, self.ledger, self.sync, self.executor.wake, self._say)
+        self._state = "starting"
+
+    def run(self) -> None:
+        """Sets up the machine, then runs until stopped. The receiver runs on the calling thread."""
+        self._host.recover(self._roles())
+        threads = [
+            threading.Thread(target=self._guard, args=(self.executor.run, self.stop), name="executor"),
+            threading.Thread(target=self._guard, args=(self.reporter.run, self.sync, self.stop), name="reporter"),
+        ]
+        for thread in threads:
+            thread.start()
+        threading.Thread(target=self._watch, name="watch", daemon=True).start()
+        self.receiver.consumer.run(self.stop)
+        for thread in threads:
+            thread.join(8)
+        self.ledger.close()
+
+    def _guard(self, act: Any, *given: Any) -> None:
+        """A thread that ends takes the process with it: supervisor starts a whole one."""
+        try:
+            act(*given)
+        except BaseException:
+            log.exception("a thread ended", extra={"action": "die"})
+            os._exit(70)
+
+    def _watch(self) -> None:
+        while not self.stop.wait(1.0):
+            if time.monotonic() - self.receiver.consumer.turned_at > HUNG_SECONDS:
+                log.error("hung", extra={"action": "hung", "seconds": HUNG_SECONDS})
+                os._exit(70)
+
+    def _roles(self) -> frozenset[str]:
+        """What this node did when it was here last, by its own ledger."""
+        return frozenset().union(*(entry.roles for entry in self.ledger.entries("node") if entry.roles))
+
+    def _wake(self) -> None:
+        self.reporter.wake()
+        self.executor.wake()
+
+    def _say(self, text: str) -> None:
+        if text != self._state:
+            self._state = text
+            log.info(text, extra={"action": "state", "process": "worker"})
+
+    def _status(self) -> dict[str, Any]:
+        return {
+            "synced": self.sync.synced.is_set(), "state": self.executor.running or self._state,
+            "rounds": self.executor.rounds, "signals": dict(self.executor.signals),
+            "blocked": {name: text[:200] for name, text in self.executor.blocked.items()},
+        }  # fmt: skip
+
+
+def run(settings: Settings) -> None:
+    """The process under supervisor: runs until SIGTERM."""
+    logs.set_up()
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    log.info("starting", extra={"action": "start", "process": "worker", "node": settings.node, "pid": os.getpid()})
+    host = Host.rehearsal(settings.rehearse) if settings.rehearse else Host.real()
+    Worker(settings, host, stop).run()

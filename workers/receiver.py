@@ -1,0 +1,65 @@
+"""Takes letters from the node's queue into the ledger: one durable commit per batch, settled at once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from ..broker_config import routing
+from ..broker_config.consumer import Consumer, Delivery
+from ..models import wire
+
+if TYPE_CHECKING:
+    from ..models.settings import Broker
+    from .ledger import Ledger
+    from .sync import Sync
+
+log = logging.getLogger(__name__)
+
+#: The only broker user whose letters are obeyed.
+MANAGER_USER = "relay"
+
+
+class Receiver:
+    """`news()` is called after a batch that brought something to do."""
+
+    def __init__(self, broker: Broker, node: str, ledger: Ledger, sync: Sync, news: Callable[[], None],
+                 on_state: Callable[[str], None]) -> None:  # fmt: skip
+        self._node = node
+        self._ledger = ledger
+        self._sync = sync
+        self._news = news
+        self.consumer = Consumer(broker, [routing.node_queue(node)], self.store, ready=ledger.probe,
+                                 on_state=on_state, on_start=sync.say_hello)  # fmt: skip
+
+    def store(self, batch: Sequence[Delivery]) -> list[Delivery]:
+        """Writes a batch; gives what is no letter for this node, for the dead-letter queue."""
+        letters, dead = [], []
+        for delivery in batch:
+            try:
+                letters.append(self._checked(delivery))
+            except wire.Undecodable as error:
+                log.warning("refused a message", extra={"action": "refuse", "why": str(error)})
+                dead.append(delivery)
+        wishes = [letter for letter in letters if letter.form == "apply"]
+        if wishes:
+            news = self._ledger.store(wishes)
+            have = wishes[-1]["have"]
+            if have and len(have) == 2:
+                self._ledger.forget(*have)
+            if news:
+                self._news()
+        for letter in letters:
+            if letter.form in ("welcome", "cover", "hail"):
+                self._sync.hear(letter)
+        self._sync.look()
+        return dead
+
+    def _checked(self, delivery: Delivery) -> wire.Letter:
+        letter = wire.decode(delivery.body)
+        if delivery.user != MANAGER_USER:
+            raise wire.Undecodable(f"sent by user {delivery.user!r}, not by the manager")
+        if letter.node != self._node:
+            raise wire.Undecodable(f"for node {letter.node!r}, not for {self._node!r}")
+        return letter

@@ -1,0 +1,105 @@
+"""Publishes what the ledger has to report, in order, until the broker confirms it; says hello; gives signs of life."""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from .. import __version__
+from ..broker_config import routing
+from ..broker_config.publisher import Letter, Publisher
+from ..models import wire
+
+if TYPE_CHECKING:
+    from .ledger import Ledger
+    from .sync import Sync
+
+log = logging.getLogger(__name__)
+
+#: Longest sleep without a reason, in seconds: the connection wants a tick.
+TICK_SECONDS = 1.0
+#: A broker that is away is tried again after this long at first, in seconds.
+BACKOFF_SECONDS = 0.5
+LONGEST_BACKOFF_SECONDS = 10.0
+
+
+class Reporter:
+    """`status()` gives what a beat says beside the ledger's counts."""
+
+    def __init__(self, publisher: Publisher, node: str, ledger: Ledger, beat_seconds: float,
+                 status: Callable[[], dict[str, Any]]) -> None:  # fmt: skip
+        self._publisher = publisher
+        self._node = node
+        self._ledger = ledger
+        self._beat_seconds = beat_seconds
+        self._status = status
+        self._news = threading.Event()
+        self._beat_at = 0.0
+        self._backoff_seconds = BACKOFF_SECONDS
+        self.state = "starting"
+
+    def wake(self) -> None:
+        """Something waits to be reported."""
+        self._news.set()
+
+    def run(self, sync: Sync, stop: threading.Event) -> None:
+        """Reports until `stop` is set; then once more, so that what is done is known."""
+        unsent: list[dict[str, Any]] = []
+        while not stop.is_set():
+            self._news.wait(TICK_SECONDS)
+            self._news.clear()
+            unsent += sync.to_say()
+            why = self._turn(unsent)
+            if why:
+                self.state = f"waiting for the broker: {why}"
+                log.warning("cannot report", extra={"action": "report", "why": why})
+                stop.wait(self._backoff_seconds * (0.5 + random.random()))
+                self._backoff_seconds = min(self._backoff_seconds * 2, LONGEST_BACKOFF_SECONDS)
+            else:
+                self.state, self._backoff_seconds = "reporting", BACKOFF_SECONDS
+                unsent.clear()
+        self._turn(unsent)
+        self._publisher.close()
+
+    def _turn(self, hellos: list[dict[str, Any]]) -> str:
+        """Publishes everything that waits. Gives why the rest could not be."""
+        letters = [self._letter(f"hello.{number}", routing.hello_key(self._node), "hello", body)
+                   for number, body in enumerate(hellos)]  # fmt: skip
+        if time.monotonic() - self._beat_at >= self._beat_seconds:
+            letters.append(self._letter("beat", routing.beat_key(self._node), "beat", self._beat()))
+        if letters:
+            report = self._publisher.send(letters)
+            if report.why or report.unroutable:
+                return report.why or next(iter(report.unroutable.values()))
+            if any(letter.message_id == "beat" for letter in letters):
+                self._beat_at = time.monotonic()
+        return self._acknowledgements() or self._publisher.tick()
+
+    def _acknowledgements(self) -> str:
+        while rows := self._ledger.unpublished():
+            letters = [
+                self._letter(f"{row['epoch']}.{row['number']}", routing.ack_key(self._node, row["noun"]), "ack",
+                             json.loads(row["body"]) | {"form": "ack"}, str(row["job"] or ""))
+                for row in rows
+            ]  # fmt: skip
+            report = self._publisher.send(letters)
+            done = [(int(epoch), int(number)) for epoch, _, number in (each.partition(".") for each in report.sent)]
+            self._ledger.published(done)
+            if report.why or report.unroutable or report.nacked:
+                return report.why or next(iter(report.unroutable.values()), "the audit queue is full")
+        return ""
+
+    def _letter(self, message_id: str, key: str, kind: str, body: dict[str, Any], job: str = "") -> Letter:
+        data = wire.encode(**{"form": kind, **body, "node": self._node})
+        return Letter(message_id, key, data, correlation_id=job, type=kind)
+
+    def _beat(self) -> dict[str, Any]:
+        return {
+            "epoch": self._ledger.epoch, "version": __version__, "root": self._ledger.digest.root(), "at": time.time(),
+            **self._ledger.counts(), **self._status(),
+        }  # fmt: skip
