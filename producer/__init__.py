@@ -1,10 +1,25 @@
-"""The manager's side. What panels may use is exported here; everything else may change."""
+"""The manager's side. What panels may use is exported here; everything else may change.
+
+Loaded when first asked for: the command line must answer `--help` without the store's libraries.
+"""
 
 from __future__ import annotations
 
-from .client import Onehost
-from .query import EventFilter
-from .seal import Head
-from .submit import Receipt, Wish
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .client import Onehost
+    from .query import EventFilter
+    from .seal import Head
+    from .submit import Receipt, Wish
 
 __all__ = ["EventFilter", "Head", "Onehost", "Receipt", "Wish"]
+
+_HOME = {"EventFilter": "query", "Head": "seal", "Onehost": "client", "Receipt": "submit", "Wish": "submit"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)

@@ -104,7 +104,7 @@ class _Said:
     def __call__(self, text: str) -> None:
         if text != self._last:
             self._last = text
-            log.info(text, extra={"action": "state", "process": self._process})
+            log.info(text, extra={"action": "state", "duty": self._process})
 
 
 def _prepare(process: str) -> threading.Event:
@@ -112,7 +112,7 @@ def _prepare(process: str) -> threading.Event:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    log.info("starting", extra={"action": "start", "process": process, "pid": os.getpid()})
+    log.info("starting", extra={"action": "start", "duty": process, "pid": os.getpid()})
     return stop
 
 

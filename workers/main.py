@@ -86,7 +86,7 @@ class Worker:
     def _say(self, text: str) -> None:
         if text != self._state:
             self._state = text
-            log.info(text, extra={"action": "state", "process": "worker"})
+            log.info(text, extra={"action": "state", "duty": "worker"})
 
     def _status(self) -> dict[str, Any]:
         return {
@@ -102,6 +102,6 @@ def run(settings: Settings) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    log.info("starting", extra={"action": "start", "process": "worker", "node": settings.node, "pid": os.getpid()})
+    log.info("starting", extra={"action": "start", "duty": "worker", "node": settings.node, "pid": os.getpid()})
     host = Host.rehearsal(settings.rehearse) if settings.rehearse else Host.real()
     Worker(settings, host, stop).run()

@@ -14,8 +14,9 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from . import kernel
 from .names import CHECKOUT, KEEPER, Lab, kind_of
@@ -53,7 +54,7 @@ def _read_errors(pipe: int) -> list[str]:
         return stream.read().split("\0")[:-1]
 
 
-def _in_child(work, lab: Lab, *arguments) -> None:  # type: ignore[no-untyped-def]
+def _in_child(work: Callable[..., None], lab: Lab, *arguments: Any) -> None:
     """Runs `work` in a forked child that must never return into the caller's code."""
     told = arguments[-1]
     try:

@@ -37,7 +37,7 @@ def _cause() -> str:
 
 
 def _try_all() -> None:
-    """Namespaces, tmpfs, an overlay over / and /proc in it, a bridge and a cable. Raises OSError at the first refusal."""
+    """Namespaces, tmpfs, an overlay over /, /proc in it, a bridge and a cable. Raises OSError at the first refusal."""
     kernel.unshare(kernel.NEWNS | kernel.NEWUTS | kernel.NEWIPC | kernel.NEWNET)
     kernel.mount("none", "/", flags=kernel.RECURSIVE | kernel.PRIVATE)
     # Hides /tmp from this process alone.

@@ -29,23 +29,26 @@ def say(text: str) -> None:
 @contextmanager
 def _alone(lab: Lab) -> Iterator[None]:
     """One `ops/lab` at a time changes a lab. Half-born processes hold the lock too, so it also waits for their end."""
-    lab.path.mkdir(parents=True, exist_ok=True)
-    handle = os.open(lab.path, os.O_RDONLY)
+    handle = _lock(lab)
     try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def _lock(lab: Lab) -> int:
+    while True:
+        lab.path.mkdir(parents=True, exist_ok=True)
+        handle = os.open(lab.path, os.O_RDONLY)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             say(f"waiting: another ops/lab is at work on '{lab.name}'")
             fcntl.flock(handle, fcntl.LOCK_EX)
-        with suppress(FileNotFoundError):
-            if os.stat(lab.path).st_ino == os.fstat(handle).st_ino:
-                yield
-                return
-    finally:
+        # Whoever had the lock before us may have removed the folder; then another one bears the name.
+        if os.path.exists(lab.path) and os.path.samestat(os.stat(lab.path), os.fstat(handle)):
+            return handle
         os.close(handle)
-    # The one before us removed the folder: take the lock of the new one.
-    with _alone(lab):
-        yield
 
 
 def _whole(lab: Lab) -> dict[str, int]:
@@ -78,30 +81,34 @@ def up(lab: Lab, nodes: int, bare: bool, disk: bool) -> None:
         raise Fault(f"a lab of {nodes} nodes serves nobody. It takes at least one. try: ops/lab up 3")
     wanted = ["manager", "client", *(f"node{i}" for i in range(1, nodes + 1))]
     kind_of(wanted[-1])
-    began = time.monotonic()
     with _alone(lab):
         there = lab.running()
-        if KEEPER in there:
-            if set(there) >= {*wanted, KEEPER}:
-                return say(f"lab '{lab.name}' is already up: {', '.join(sorted(there.keys() - {KEEPER}, key=in_order))}")
+        if KEEPER not in there:
+            _make(lab, wanted, bare, disk)
+        elif set(there) >= {*wanted, KEEPER}:
+            say(f"lab '{lab.name}' is already up: {', '.join(sorted(there.keys() - {KEEPER}, key=in_order))}")
+        else:
             raise Fault(f"lab '{lab.name}' is up with other machines. try: ops/lab ps, ops/lab boot, ops/lab down")
-        _clear(lab)
-        lab.path.mkdir(parents=True, exist_ok=True)
-        try:
-            line, errors = birth.start(lab, wanted, disk)
-            pids = _born(lab, wanted, errors)
-            network.wire(pids, set(wanted))
-            _write_hosts(pids)
-            _direct(pids["manager"])
-            say(f"lab '{lab.name}': {len(wanted)} machines in {time.monotonic() - began:.2f} s")
-            failed = [] if bare else _run_hooks(pids)
-            line.sendall(b"go")
-            # End of file: the keeper has taken its name and no longer depends on us.
-            line.recv(1)
-        except BaseException:
-            line.close()
-            _clear(lab)
-            raise
+
+
+def _make(lab: Lab, wanted: list[str], bare: bool, disk: bool) -> None:
+    began = time.monotonic()
+    _clear(lab)
+    line, errors = birth.start(lab, wanted, disk)
+    try:
+        pids = _born(lab, wanted, errors)
+        network.wire(pids, set(wanted))
+        _write_hosts(pids)
+        _direct(pids["manager"])
+        say(f"lab '{lab.name}': {len(wanted)} machines in {time.monotonic() - began:.2f} s")
+        failed = [] if bare else _start_all(lab, pids)
+        line.sendall(b"go")
+        # End of file: the keeper has taken its name and no longer depends on us.
+        line.recv(1)
+    except BaseException:
+        line.close()
+        _remove(lab)
+        raise
     if failed:
         raise Fault("\n".join([*failed, "The lab is left up to be looked at. try: ops/lab exec MACHINE, ops/lab down"]))
     if not bare:
@@ -125,53 +132,85 @@ def _write_hosts(pids: dict[str, int]) -> None:
 
 
 def _direct(manager: int) -> None:
-    done = subprocess.run(inside(manager, [str(SCRIPTS / "director-routes")]), capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        inside(manager, [str(SCRIPTS / "director-routes")]), capture_output=True, text=True, check=False
+    )
     if done.returncode:
         say(f"warning: the manager cannot be a director with transparent source here: {done.stderr.strip()}")
 
 
-def _run_hooks(pids: dict[str, int]) -> list[str]:
+def _start_all(lab: Lab, pids: dict[str, int]) -> list[str]:
+    """Starts onehost in these machines, the manager first: it makes what a node joins with. Returns what failed."""
+    manager = {name: pid for name, pid in pids.items() if name == "manager"}
+    failed = _run_hooks(lab, manager)
+    rest = {name: pid for name, pid in pids.items() if name not in manager}
+    # A node that was a member before boots without the manager, too.
+    if source := lab.running().get("manager"):
+        for machine, pid in rest.items():
+            _carry_credentials(source, machine, pid)
+    return failed + _run_hooks(lab, rest)
+
+
+def _carry_credentials(manager: int, machine: str, pid: int) -> None:
+    """What an operator does once: brings a node its settings and its broker password."""
+    source = Path(f"/proc/{manager}/root/etc/onehost/nodes/{machine}")
+    if source.exists():
+        shutil.copytree(source, f"/proc/{pid}/root/etc/onehost", dirs_exist_ok=True)
+
+
+def _run_hooks(lab: Lab, pids: dict[str, int]) -> list[str]:
     """Runs each machine's boot script, all at once; returns what failed."""
-    script = 'exec "$0" "$1" >>/var/log/lab-boot.log 2>&1 </dev/null'
+    script = 'exec "$0" "$@" >>/var/log/lab-boot.log 2>&1 </dev/null'
+    nodes = [f"{m}={address_of(m)}=web,ssh" for m in sorted(lab.running(), key=in_order) if m.startswith("node")]
+    joining = ["manager=10.77.0.1=storage,director", *nodes]
     running = {}
     for machine, pid in pids.items():
-        command = inside(pid, ["sh", "-c", script, str(SCRIPTS / "boot"), kind_of(machine)])
-        running[machine] = subprocess.Popen(command)
+        kind = kind_of(machine)
+        arguments = joining if kind == "manager" else []
+        running[machine] = subprocess.Popen(inside(pid, ["sh", "-c", script, str(SCRIPTS / "boot"), kind, *arguments]))
     failed = []
     for machine, process in running.items():
         if process.wait():
             log = Path(f"/proc/{pids[machine]}/root/var/log/lab-boot.log").read_text(errors="replace")
             last = "\n  ".join(log.splitlines()[-15:])
-            failed.append(f"{machine}: ops/cluster/boot ended with {process.returncode}, /var/log/lab-boot.log:\n  {last}")
+            failed.append(
+                f"{machine}: ops/cluster/boot ended with {process.returncode}, /var/log/lab-boot.log:\n  {last}"
+            )
     return failed
 
 
 def down(lab: Lab) -> None:
     """Removes everything of the lab; safe at any time."""
     if not lab.path.exists() and not lab.running():
-        return say(f"lab '{lab.name}' is not up")
-    began, keeper = time.monotonic(), lab.running().get(KEEPER)
+        say(f"lab '{lab.name}' is not up")
+        return
+    began = time.monotonic()
     with _alone(lab):
-        count = _clear(lab)
+        pids = lab.running()
+        _remove(lab)
     # No event tells when somebody else's child is reaped.
+    keeper = pids.pop(KEEPER, 0)
     while keeper and os.path.exists(f"/proc/{keeper}") and time.monotonic() - began < REAP_SECONDS:
         time.sleep(0.02)
-    say(f"lab '{lab.name}' is gone: {count} machines in {time.monotonic() - began:.2f} s")
+    say(f"lab '{lab.name}' is gone: {len(pids)} machines in {time.monotonic() - began:.2f} s")
 
 
-def _clear(lab: Lab) -> int:
-    """Kills all processes of the lab and removes its folder; returns how many machines there were."""
+def _clear(lab: Lab) -> None:
+    """Kills all processes of the lab and empties its folder. The folder stays: it bears the lock."""
     pids = lab.running()
-    # The machines first in the list of those waited for: all die with the keeper anyway.
+    # The keeper first: the machines die with it.
     if left := kernel.kill_and_wait([pids[name] for name in sorted(pids, key=lambda n: n != KEEPER)], END_SECONDS):
         raise Fault(f"processes of lab '{lab.name}' do not end: {left}. They hang in the kernel; nothing was removed.")
     _refuse_mounts(lab)
-    shutil.rmtree(lab.path, ignore_errors=True)
-    if lab.path.exists():
-        raise Fault(f"{lab.path} cannot be removed. Something still uses it. try: ops/lab down again")
-    with suppress(OSError):
+    for entry in lab.path.iterdir():
+        shutil.rmtree(entry)
+
+
+def _remove(lab: Lab) -> None:
+    _clear(lab)
+    lab.path.rmdir()
+    with suppress(OSError):  # other labs are there
         lab.path.parent.rmdir()
-    return len(pids.keys() - {KEEPER})
 
 
 def _refuse_mounts(lab: Lab) -> None:
@@ -211,7 +250,7 @@ def boot(lab: Lab, machine: str, wipe: bool, bare: bool) -> None:
         _write_hosts(pids)
         if machine == "manager":
             _direct(pids[machine])
-        failed = [] if bare else _run_hooks({machine: pids[machine]})
+        failed = [] if bare else _start_all(lab, {machine: pids[machine]})
     if failed:
         raise Fault("\n".join(failed))
     say(f"{machine} is up")
@@ -222,9 +261,9 @@ def reboot(lab: Lab, machine: str, bare: bool) -> None:
     with _alone(lab):
         pid = _pid(lab, machine)
         # kill -1 spares the caller and PID 1; again until nothing forks any more.
-        sweep = 'while kill -9 -1 2>/dev/null; do :; done; find /run /tmp -mindepth 1 -delete; mkdir -m 1777 /run/lock'
+        sweep = "while kill -9 -1 2>/dev/null; do :; done; find /run /tmp -mindepth 1 -delete; mkdir -m 1777 /run/lock"
         subprocess.run(inside(pid, ["sh", "-c", sweep]), check=True)
-        failed = [] if bare else _run_hooks({machine: pid})
+        failed = [] if bare else _start_all(lab, {machine: pid})
     if failed:
         raise Fault("\n".join(failed))
     say(f"{machine} is up again")
@@ -242,23 +281,26 @@ def show(lab: Lab, as_json: bool) -> None:
     """Prints the machines, their addresses, processes and memory."""
     pids = _whole(lab)
     spaces = {os.readlink(f"/proc/{pid}/ns/pid"): machine for machine, pid in pids.items()}
-    rows = {m: {"address": address_of(m), "pid": pids[m], "processes": 0, "memory_bytes": 0} for m in pids}
+    processes, memory = dict.fromkeys(pids, 0), dict.fromkeys(pids, 0)
     for pid in filter(str.isdigit, os.listdir("/proc")):
         with suppress(OSError):
             machine = spaces.get(os.readlink(f"/proc/{pid}/ns/pid"))
             if machine:
-                rows[machine]["processes"] += 1  # type: ignore[operator]
-                rows[machine]["memory_bytes"] += _memory(pid)  # type: ignore[operator]
+                processes[machine] += 1
+                memory[machine] += _memory_bytes(pid)
     if as_json:
-        return print(json.dumps({"name": lab.name, "virtual": VIRTUAL, "machines": rows}))
+        rows = {
+            m: {"address": address_of(m), "pid": pids[m], "processes": processes[m], "memory_bytes": memory[m]}
+            for m in sorted(pids, key=in_order)
+        }
+        print(json.dumps({"name": lab.name, "virtual": VIRTUAL, "machines": rows}))
+        return
     print(f"{'MACHINE':9} {'ADDRESS':13} {'PID':>7} {'PROCESSES':>9} {'MEMORY':>9}")
-    for machine in sorted(rows, key=in_order):
-        row = rows[machine]
-        size = f"{int(row['memory_bytes']) / 2**20:.1f} MiB"
-        print(f"{machine:9} {row['address']:13} {row['pid']:7} {row['processes']:9} {size:>9}")
+    for m in sorted(pids, key=in_order):
+        print(f"{m:9} {address_of(m):13} {pids[m]:7} {processes[m]:9} {memory[m] / 2**20:5.1f} MiB")
 
 
-def _memory(pid: str) -> int:
+def _memory_bytes(pid: str) -> int:
     """Bytes of the process, shared pages counted by share."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Pss:"):

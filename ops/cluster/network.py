@@ -1,6 +1,6 @@
 """The wires of a lab. Everything lives in the machines' network namespaces; the host's own network is not touched.
 
-    client 198.51.100.2 ──── out0 198.51.100.1 (+ virtual address .10)  manager  br0 10.77.0.1 ──── nodeI 10.77.0.(10+I)
+client 198.51.100.2 ──── out0 198.51.100.1 (+ virtual address .10)  manager  br0 10.77.0.1 ──── nodeI 10.77.0.(10+I)
 """
 
 import subprocess

@@ -137,6 +137,7 @@ class Cluster:
 
     def stop_worker(self, name: str) -> None:
         self.worker_processes.pop(name).stop()
+        self.workers.pop(name, None)
 
     def close(self) -> None:
         for process in (*self.worker_processes.values(), *self.processes.values()):

@@ -67,6 +67,7 @@ class Apache:
         self.tree = Tree(machine.path(FOLDER), lambda folder, number: {"000-onehost.conf": site.default(number)})
         self._generations: dict[int, int] = {}
         self._last_signal = -SPACING_SECONDS
+        self.serving = False
 
     def get(self, owner: int) -> bytes | None:
         """The owner's live site file."""
@@ -93,8 +94,8 @@ class Apache:
         files.remove(self._flag(owner))
 
     def verify(self, wanted: Site, suspended: bool) -> None:
-        """Asks Apache for the site. Raises Permanent with what was seen."""
-        if not self.machine.real:
+        """Asks Apache for the site. Raises Permanent with what was seen. Before `start` it need not run."""
+        if not self._answers():
             return
         answer = self.ask(wanted.domain, wanted.question)
         seen = answer.headers.get("x-onehost", "")
@@ -107,7 +108,9 @@ class Apache:
 
     def verify_gone(self, was: Site) -> None:
         """Raises Permanent if Apache still serves a site that was removed."""
-        if self.machine.real and self.ask(was.domain, was.question).headers.get("x-onehost", "").startswith(f"{was.owner} "):
+        if not self._answers():
+            return
+        if self.ask(was.domain, was.question).headers.get("x-onehost", "").startswith(f"{was.owner} "):
             raise Permanent(f"Apache still serves {was.domain} for id {was.owner}")
 
     def ask(self, host: str, path: str) -> Answer:
@@ -154,7 +157,7 @@ class Apache:
             if main := self._main():
                 self._wait_for_room(main)
                 self._graceful(main)
-            else:
+            elif self.serving:
                 self._systemctl("start")
         self.tree.signalled()
 
@@ -167,7 +170,7 @@ class Apache:
         self.tree.settle()
 
     def recover(self) -> None:
-        """Sets up what Apache includes once, and has it serve the live tree. Raises Blocked if its own files are broken."""
+        """Sets up what Apache includes once. Raises Blocked if its own files are broken."""
         path = self.machine.path
         path(f"{site.SUSPENDED}/.").mkdir(parents=True, exist_ok=True)
         for folder in ("/etc/onehost", FOLDER, site.SUSPENDED):
@@ -185,15 +188,22 @@ class Apache:
             live = self._test()
             if live[0]:
                 raise Blocked(f"apache2: {live[1]}")
-            if not self._main():
-                self._systemctl("start")
-            elif changed:
+            if changed and self._main():
                 # A graceful signal does not take a new ServerLimit.
                 self._systemctl("restart")
-            elif self.tree.unsignalled():
+            else:
                 self.signal()
         self.tree.signalled()
         self.tree.settle()
+
+    def start(self) -> None:
+        """See Daemon."""
+        self.serving = True
+        if self.machine.real and not self._main():
+            self._systemctl("start")
+
+    def _answers(self) -> bool:
+        return self.machine.real and (self.serving or bool(self._main()))
 
     # How Apache is reached.
 
@@ -248,7 +258,7 @@ class Apache:
             return ""
 
     def _wait_for_room(self, main: int) -> None:
-        """Spaces signals. Raises Temporary if slow requests hold so many old children that there is no room for more."""
+        """Spaces signals. Raises Temporary if slow requests hold so many old children that there is no room."""
         time.sleep(max(0.0, self._last_signal + SPACING_SECONDS - time.monotonic()))
         deadline = time.monotonic() + ROOM_SECONDS
         while True:

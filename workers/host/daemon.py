@@ -50,5 +50,5 @@ class Daemon(Protocol):
         ...
 
     def start(self) -> None:
-        """Starts the daemon if it is not running. Called once this node is synced and its urgent changes are applied."""
+        """Starts the daemon if it is not running. Called when this node is synced and urgent changes are applied."""
         ...

@@ -76,7 +76,12 @@ class Homes:
                     break
                 chown(folder, uid, www)
                 folder.chmod(0o2750)
-        for child, mode, group in (("home", 0o710, www), ("mail", 0o700, gid), ("log", 0o700, gid), ("tmp", 0o700, gid)):
+        for child, mode, group in (
+            ("home", 0o710, www),
+            ("mail", 0o700, gid),
+            ("log", 0o700, gid),
+            ("tmp", 0o700, gid),
+        ):
             (making / child).mkdir(exist_ok=True)
             chown(making / child, uid, group)
             (making / child).chmod(mode)
@@ -87,7 +92,7 @@ class Homes:
         files.sync_folder(self.folder)
 
     def root_state(self, name: str, document_root: str) -> str:
-        """What stands where the document root should be: folder, missing, link, file, or hidden (root is squashed here)."""
+        """What stands where the document root should be: folder, missing, link, file, hidden (root is squashed)."""
         try:
             handle = os.open(self.folder / name / "home", _FOLDER)
         except FileNotFoundError:

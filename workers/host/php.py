@@ -51,6 +51,7 @@ class Php:
         self.folder = machine.path(FOLDER)
         self._trees: dict[int, Tree] = {}
         self._gone: set[str] = set()
+        self.serving = False
 
     def tree(self, shard: int) -> Tree:
         """The pools of one shard. Sets its folder up if this is the first account in it."""
@@ -86,9 +87,9 @@ class Php:
         for shard in self.shards():
             self.tree(shard).put(owner, {})
 
-    def ping(self, name: str) -> None:
-        """Has a pool answer. Raises Permanent with what was seen."""
-        if not self.machine.real:
+    def ping(self, name: str, shard: int) -> None:
+        """Has a pool answer. Raises Permanent with what was seen. Before `start` a shard need not run."""
+        if not self.machine.real or not (self.serving or shard in _masters()):
             return
         try:
             answer = pool.ping(f"{pool.PUBLIC}/{name}.sock", 10)
@@ -114,7 +115,8 @@ class Php:
             live = self.machine.runner.run([_binary(), *_OPTIONS, "-t", "-y", f"{FOLDER}/shard{shard}/live.conf"])
             if live.code and _pools(tree.live):
                 raise Blocked(f"php-fpm: {live.words}")
-            raise Permanent(f"php-fpm: {tried.words}", culprit=tree.owner_in(tried.output) or _by_name(tree, tried.output))
+            culprit = tree.owner_in(tried.output) or _by_name(tree, tried.output)
+            raise Permanent(f"php-fpm: {tried.words}", culprit=culprit)
 
     def switch(self) -> None:
         """See Daemon."""
@@ -126,9 +128,10 @@ class Php:
 
     def signal(self) -> None:
         """Hands every touched shard over to a new master. The others feel nothing."""
+        masters = _masters() if self.machine.real else {}
         for shard, tree in self._trees.items():
             if tree.unsignalled():
-                if self.machine.real:
+                if self.machine.real and (self.serving or shard in masters):
                     _hand_over(self.machine, shard, _pools(tree.live))
                 tree.signalled()
 
@@ -150,7 +153,7 @@ class Php:
             tree.settle()
 
     def recover(self) -> None:
-        """See Daemon: a shard with pools but without a master, or with one that was not told, is handed over."""
+        """See Daemon: a running master that was not told of its pools is handed over."""
         if self.machine.real:
             _binary()
             Path(pool.PRIVATE).mkdir(parents=True, exist_ok=True)
@@ -160,12 +163,23 @@ class Php:
         masters = _masters() if self.machine.real else {}
         for shard in self.shards():
             tree = self.tree(shard)
-            wanted = _pools(tree.live)
-            missing = any(not Path(pool.PUBLIC, f"{label.rpartition('.')[0]}.sock").exists() for label in wanted)
-            if self.machine.real and (tree.unsignalled() or (wanted and (missing or not masters.get(shard)))):
-                _hand_over(self.machine, shard, wanted)
+            if shard in masters and (tree.unsignalled() or _sockets_missing(_pools(tree.live))):
+                _hand_over(self.machine, shard, _pools(tree.live))
             tree.signalled()
             tree.settle()
+
+    def start(self) -> None:
+        """See Daemon: a master for each shard that has pools and none."""
+        self.serving = True
+        masters = _masters() if self.machine.real else {}
+        for shard in self.shards() if self.machine.real else []:
+            pools = _pools(self.tree(shard).live)
+            if pools and shard not in masters:
+                _hand_over(self.machine, shard, pools)
+
+
+def _sockets_missing(pools: set[str]) -> bool:
+    return not all(os.path.exists(f"{pool.PUBLIC}/{label.rpartition('.')[0]}.sock") for label in pools)
 
 
 def _pools(folder: Path) -> set[str]:
@@ -195,7 +209,9 @@ def _masters() -> dict[int, list[int]]:
     found: dict[int, list[tuple[int, int]]] = {}
     for pid in filter(str.isdigit, os.listdir("/proc")):
         with suppress(FileNotFoundError, ProcessLookupError):
-            if os.stat(f"/proc/{pid}").st_uid == 0 and (match := title.match(Path(f"/proc/{pid}/cmdline").read_bytes())):
+            if os.stat(f"/proc/{pid}").st_uid == 0 and (
+                match := title.match(Path(f"/proc/{pid}/cmdline").read_bytes())
+            ):
                 started = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
                 found.setdefault(int(match[1]), []).append((started, int(pid)))
     return {shard: [pid for _, pid in sorted(group, reverse=True)] for shard, group in found.items()}

@@ -66,7 +66,7 @@ class Pool:
 
 
 def bind(label: str, www_data: tuple[int, int]) -> socket.socket:
-    """A new listening socket for the pool `NAME.ID`, open to Apache alone, under its public name from the first moment."""
+    """A new listening socket for the pool `NAME.ID`, open to Apache alone, under its public name."""
     private, public = f"{PRIVATE}/{label}.sock", f"{PUBLIC}/{label.rpartition('.')[0]}.sock"
     if os.path.lexists(private):
         os.unlink(private)

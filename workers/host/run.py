@@ -1,4 +1,4 @@
-"""The only place of onehost that starts programs, so that every one has a fixed PATH, a clean environment and a deadline."""
+"""The only place that starts programs, so that each has a fixed PATH, a clean environment and a deadline."""
 
 from __future__ import annotations
 
@@ -50,7 +50,12 @@ class Runner(Protocol):
     real: bool
 
     def run(
-        self, argv: Sequence[str], *, stdin: str = "", seconds: float = 30, fds: Sequence[int] = (),
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: str = "",
+        seconds: float = 30,
+        fds: Sequence[int] = (),
         env: Mapping[str, str] | None = None,
     ) -> Ended:
         """Runs a program to its end. Raises Temporary if it is not there or its time is up (it is then killed)."""
@@ -71,15 +76,28 @@ class RealRunner:
     real = True
 
     def run(
-        self, argv: Sequence[str], *, stdin: str = "", seconds: float = 30, fds: Sequence[int] = (),
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: str = "",
+        seconds: float = 30,
+        fds: Sequence[int] = (),
         env: Mapping[str, str] | None = None,
     ) -> Ended:
         """See Runner. The child inherits `fds` and nothing else."""
         command = (_program(argv[0]), *argv[1:])
         try:
             done = subprocess.run(
-                command, input=stdin.encode(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=seconds,
-                env={**ENVIRONMENT, **(env or {})}, pass_fds=fds, cwd="/", umask=0o022, check=False,
+                command,
+                input=stdin.encode(),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                timeout=seconds,
+                env={**ENVIRONMENT, **(env or {})},
+                pass_fds=fds,
+                cwd="/",
+                umask=0o022,
+                check=False,
             )
         except subprocess.TimeoutExpired:
             raise Temporary(f"{argv[0]}: no answer in {seconds:g} s") from None
@@ -116,7 +134,12 @@ class RehearsedRunner:
     real = False
 
     def run(
-        self, argv: Sequence[str], *, stdin: str = "", seconds: float = 30, fds: Sequence[int] = (),
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: str = "",
+        seconds: float = 30,
+        fds: Sequence[int] = (),
         env: Mapping[str, str] | None = None,
     ) -> Ended:
         """Says that it went well."""

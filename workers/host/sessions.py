@@ -25,33 +25,36 @@ class Sessions:
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
 
-    def end(self, uid: int, name: str) -> int:
+    def end(self, uid: int, name: str, *, php: bool = True) -> int:
         """Ends all processes of `uid`, and sshd's that speak for `name`. Returns how many there were.
+
+        With `php` False those of its PHP pool go on: only logins end.
 
         Raises Temporary if new ones appear faster than they end. Without any process of it, costs one look at /proc.
         """
         if not self.machine.real:
             return 0
-        first = found = self.of(uid, name)
+        first = found = self.of(uid, name, php=php)
         deadline = time.monotonic() + LIMIT_SECONDS
         if found:
             _send(found, signal.SIGTERM)
             _await(found, GRACE_SECONDS)
-        while found := self.of(uid, name):
+        while found := self.of(uid, name, php=php):
             if time.monotonic() > deadline:
                 raise Temporary(f"processes of uid {uid} do not end: {', '.join(map(str, sorted(found)[:5]))}")
             # All at once, so that none of them can fork behind our back.
-            self.machine.runner.as_user(uid, uid, [], lambda: _kill_all_of_mine())
+            if php:
+                self.machine.runner.as_user(uid, uid, [], _kill_all_of_mine)
             _send(found, signal.SIGKILL)
             _await(found, GRACE_SECONDS)
         return len(first)
 
-    def of(self, uid: int, name: str) -> set[int]:
+    def of(self, uid: int, name: str, *, php: bool = True) -> set[int]:
         """Process ids of what runs with `uid` or is sshd's for `name`."""
         title = re.compile(rb"^sshd(?:-session)?: " + re.escape(name.encode()) + rb"(?:@| \[|\0|$)")
         found = set()
         for entry in os.listdir("/proc"):
-            if entry.isdigit() and _belongs(entry, uid, title):
+            if entry.isdigit() and _belongs(entry, uid, title) and (php or not _is_php(entry)):
                 found.add(int(entry))
         return found
 
@@ -71,6 +74,14 @@ def _belongs(pid: str, uid: int, title: re.Pattern[bytes]) -> bool:
         with open(f"/proc/{pid}/cmdline", "rb") as file:
             return bool(title.match(file.read()))
     except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def _is_php(pid: str) -> bool:
+    """Whether a process is a child of an FPM master: its program can be no other, whatever title it gave itself."""
+    try:
+        return os.path.basename(os.readlink(f"/proc/{pid}/exe")).startswith("php-fpm")
+    except OSError:
         return False
 
 

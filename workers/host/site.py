@@ -138,9 +138,16 @@ class Site:
 
     def _text(self, seal: str) -> str:
         return _SITE.format(
-            domain=self.domain, root=f"/home/{self.name}/home/{self.document_root}", owner=self.owner, seal=seal,
-            well_known=WELL_KNOWN, token=self.question.rpartition("/")[2], suspended=SUSPENDED,
-            notice=_NOTICE, allowed=_ALLOWED, php=(_PHP if self.php else _NO_PHP).format(name=self.name),
+            domain=self.domain,
+            root=f"/home/{self.name}/home/{self.document_root}",
+            owner=self.owner,
+            seal=seal,
+            well_known=WELL_KNOWN,
+            token=self.question.rpartition("/")[2],
+            suspended=SUSPENDED,
+            notice=_NOTICE,
+            allowed=_ALLOWED,
+            php=(_PHP if self.php else _NO_PHP).format(name=self.name),
         )
 
 

@@ -64,7 +64,7 @@ class Ssh:
         """Stages the absence of an owner's key file. Another's of the same name stays."""
         self._stage(name, owner, None)
 
-    def verify(self, name: str, uid: int, gid: int, access: str) -> None:
+    def verify(self, name: str, uid: int, gid: int, access: str, *, sshd: bool = True) -> None:
         """Asks NSS and sshd whether an account has that access. Raises Permanent with what was seen.
 
         NSS is asked for each account; sshd, which costs a process, once per kind of access and state of the users.
@@ -73,7 +73,7 @@ class Ssh:
             raise Permanent(f"NSS gives {name} the uid {known} instead of {uid}")
         if (ways := self.users.known_access(name, gid)) != {access} - {"none"}:
             raise Permanent(f"NSS gives {name} access by {sorted(ways) or 'nothing'} instead of {access}")
-        if not self.machine.real or self._proved.get(access) == self.users.version():
+        if not sshd or not self.machine.real or self._proved.get(access) == self.users.version():
             return
         who = f"user={name},host=localhost,addr=127.0.0.1"
         said = self.machine.runner.run(["sshd", "-T", "-C", who]).check(Permanent).output.lower().splitlines()
@@ -83,7 +83,7 @@ class Ssh:
         if allowed and not groups <= allowed:
             missing.append(f"allowgroups {' '.join(sorted(groups))}")
         if missing:
-            raise Permanent(f"sshd does not say {missing[0]!r} for {name}: another file of sshd_config.d overrules onehost's")
+            raise Permanent(f"sshd does not say {missing[0]!r} for {name}: another file overrules onehost's")
         self._proved[access] = self.users.version()
 
     # The contract of a Daemon.
@@ -117,7 +117,7 @@ class Ssh:
         self._staged, self._before = {}, {}
 
     def recover(self) -> None:
-        """Sets up what sshd includes once and has it read. Raises Blocked, with the old file back, if sshd refuses it."""
+        """Sets up what sshd includes once. Raises Blocked, with the old file back, if sshd refuses it."""
         keys = self.machine.path(KEYS)
         keys.mkdir(parents=True, exist_ok=True)
         for folder in (keys, keys.parent, keys.parent.parent):
@@ -135,9 +135,16 @@ class Ssh:
             elif changed:
                 files.remove(path)
             raise Blocked(f"sshd: {tried.words}")
-        running = not self.machine.runner.run(["systemctl", "is-active", "--quiet", "ssh"]).code
-        if changed or not running:
-            self.machine.runner.run(["systemctl", "reload" if running else "start", "ssh"], seconds=90).check(Temporary)
+        if changed and self._runs():
+            self.machine.runner.run(["systemctl", "reload", "ssh"], seconds=90).check(Temporary)
+
+    def start(self) -> None:
+        """See Daemon."""
+        if self.machine.real and not self._runs():
+            self.machine.runner.run(["systemctl", "start", "ssh"], seconds=90).check(Temporary)
+
+    def _runs(self) -> bool:
+        return not self.machine.runner.run(["systemctl", "is-active", "--quiet", "ssh"]).code
 
     def _penalties(self) -> str:
         if not self.machine.real:

@@ -94,7 +94,7 @@ class Tree:
         return frozenset(owner for owner, contents in self._staged.items() if contents != self.files(owner))
 
     def build(self) -> Path:
-        """Brings the staged folder up to what is staged, durably, and returns it. A second call costs only what changed."""
+        """Brings the staged folder up to what is staged and returns it. A second call costs only what changed."""
         number = self.number + 1
         folder = self.folder / "trees" / str(number)
         if self._dirty is None:
@@ -134,9 +134,10 @@ class Tree:
     def settle(self) -> None:
         """Forgets what was staged and what was before, and removes the trees that are not live."""
         self._staged, self._before, self._dirty = {}, {}, None
-        for old in (self.folder / "trees").iterdir():
-            if old.name != str(self.number):
-                shutil.rmtree(old)
+        live, trees = str(self.number), self.folder / "trees"
+        for old in os.listdir(trees) if trees.is_dir() else []:
+            if old != live:
+                shutil.rmtree(trees / old)
 
     def recover(self) -> None:
         """Makes the first tree, or one anew if what is derived is no longer what this version derives."""

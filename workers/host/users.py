@@ -23,6 +23,8 @@ FOLDER = "/var/lib/extrausers"
 #: Groups whose members may come in by SSH, with their numbers: below the accounts' own range.
 ACCESS_GROUPS = {"shell": ("oh-shell", 19998), "sftp": ("oh-sftp", 19999)}
 SHELLS = {"shell": "/bin/bash", "sftp": "/usr/sbin/nologin", "none": "/usr/sbin/nologin"}
+#: The accounts' own numbers.
+UIDS = range(20000, 60000)
 #: In the shadow file: no password fits.
 NO_PASSWORD = "*"
 #: In the shadow file: the account ended on the first day of 1970, so PAM refuses keys too.
@@ -214,13 +216,16 @@ class Users:
         folder = self.machine.path(FOLDER)
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o755)
-        if self.machine.real and not list(Path("/usr/lib").glob("*/libnss_extrausers.so.2")):
+        if self.machine.real and not _installed():
             raise Blocked("libnss-extrausers is not installed: accounts cannot exist on this node")
         if not all(self._path(name).exists() for name in ("passwd", "shadow", "group")):
             self._write(self.book().users)
         switch = self.machine.path("/etc/nsswitch.conf")
         text = (files.read(switch) or b"passwd: files\ngroup: files\nshadow: files\n").decode()
         files.ensure(switch, with_extrausers(text))
+
+    def start(self) -> None:
+        """Nothing to start: there is no daemon."""
 
     def _stage(self, owner: int, user: User | None) -> None:
         self._before.setdefault(owner, self.of(owner))
@@ -248,6 +253,11 @@ class Users:
 
     def _text(self, name: str) -> str:
         return (files.read(self._path(name)) or b"").decode()
+
+
+def _installed() -> bool:
+    """Whether NSS can load the module; Debian 12 and later releases keep it in different folders."""
+    return any(next(Path("/usr/lib").glob(place), None) for place in ("libnss_extrausers.so.2", "*/libnss_extrausers.so.2"))
 
 
 def with_extrausers(text: str) -> str:
@@ -286,12 +296,14 @@ def _parse(passwd: str, shadow: str, group: str) -> Book:
     keep = [tuple(line for line in text.splitlines() if line.split(":")[0] not in ours) for text in (shadow, group)]
     known = {line.split(":")[0] for line in strangers}
     # A shadow line without its passwd line is the rest of a write that a crash cut short.
-    return Book(users, (tuple(strangers), tuple(x for x in keep[0] if x.split(":")[0] in known), _foreign_groups(keep[1])))
+    shadows = tuple(line for line in keep[0] if line.split(":")[0] in known)
+    return Book(users, (tuple(strangers), shadows, tuple(line for line in keep[1] if not _leftover(line))))
 
 
-def _foreign_groups(lines: tuple[str, ...]) -> tuple[str, ...]:
-    # Likewise a group of a number of ours without its user; groups of other numbers are somebody else's.
-    return tuple(x for x in lines if not (len(row := x.split(":")) == 4 and row[2].isdigit() and 20000 <= int(row[2]) < 60000))
+def _leftover(line: str) -> bool:
+    """Whether a line of the group file has a number of ours: its user is gone, so a crash cut a write short."""
+    row = line.split(":")
+    return len(row) == 4 and row[2].isdigit() and int(row[2]) in UIDS
 
 
 def _local(machine: Machine) -> tuple[set[str], set[int]]:
