@@ -12,7 +12,7 @@ from ipaddress import ip_address
 
 from ..models.errors import Unreachable
 from ..models.settings import Manager
-from . import credentials
+from . import credentials, definitions
 from .management import Management
 from .permissions import GUEST_USER, TOPOLOGY_USER
 
@@ -36,7 +36,7 @@ def bootstrap(settings: Manager, run_ctl: RunCtl) -> None:
     if _is_loopback(guest.host) and guest.accepts_login():
         guest.put("users", TOPOLOGY_USER, body={"password_hash": hashed, "tags": "administrator"})
     else:
-        run_ctl(["import_definitions"], _only_user(hashed))
+        _import_user(settings, hashed, run_ctl)
     if not topology.accepts_login():
         raise Unreachable(f"RabbitMQ at {settings.management} refuses the user {TOPOLOGY_USER} that was just made")
 
@@ -54,8 +54,18 @@ def local_ctl(arguments: Sequence[str], stdin: bytes) -> None:
         raise Unreachable(f"rabbitmqctl {' '.join(arguments)}: {said}", hint="run this as root on the broker's machine")
 
 
+def _import_user(settings: Manager, hashed: str, run_ctl: RunCtl) -> None:
+    """By a file with the hash, so that no password stands in a process list. RabbitMQ 4.0 hangs on standard input."""
+    path = settings.definitions.with_name(f".{TOPOLOGY_USER}.json")
+    definitions.write(path, _only_user(hashed))
+    try:
+        run_ctl(["import_definitions", str(path)], b"")
+    finally:
+        path.unlink()
+
+
 def _only_user(hashed: str) -> bytes:
-    """A definitions document that adds this one user. By it no password stands in a process list."""
+    """A definitions document that adds this one user."""
     user = {
         "name": TOPOLOGY_USER,
         "password_hash": hashed,

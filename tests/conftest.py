@@ -90,7 +90,9 @@ class RabbitMQ:
         """What `rabbitmqctl` does and says for this broker."""
         command = [str(RABBITMQ_BIN / "rabbitmqctl"), *arguments]
         env = self._environment()
-        done = subprocess.run(command, input=stdin, env=env, cwd=self.folder, check=True, stdout=subprocess.PIPE)
+        done = subprocess.run(
+            command, input=stdin, env=env, cwd=self.folder, check=True, timeout=60, stdout=subprocess.PIPE
+        )
         return done.stdout.decode()
 
     def api(self, path: str, user: str = "guest", password: str = "guest") -> Any:

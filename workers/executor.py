@@ -221,13 +221,13 @@ class Round:
     def _commit_one(self, daemon: Daemon) -> None:
         if not daemon.changed():
             return
-        self._timed("validate", lambda: self._validate(daemon, sorted(daemon.changed())))
+        self._timed(f"validate {daemon.name}", lambda: self._validate(daemon, sorted(daemon.changed())))
         changed = daemon.changed()
         if not changed:
             return
         self._timed("files", daemon.switch)
         try:
-            self._timed("signal", daemon.signal)
+            self._timed(f"signal {daemon.name}", daemon.signal)
         except (HostError, OSError) as error:
             self._fail_all(changed, error)
             return

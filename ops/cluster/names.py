@@ -39,8 +39,8 @@ def address_of(machine: str) -> str:
 
 
 def in_order(machine: str) -> tuple[int, int]:
-    """Sort key: manager, client, node1, node2, ... node10."""
-    rank = {"manager": 0, "client": 1}.get(machine, 2)
+    """Sort key: manager, client, node1, node2, ... node10; the keeper last."""
+    rank = {"manager": 0, "client": 1, KEEPER: 3}.get(machine, 2)
     return rank, int(machine[4:]) if rank == 2 else 0
 
 

@@ -15,7 +15,7 @@ from .session import OUTPUTS, Session
 
 
 def global_options(*, hidden: bool) -> list[click.Parameter]:
-    """The options that stand before the command or after it; hidden in the help of single commands but -o."""
+    """The options that stand before the command or after it; hidden in single commands' help."""
 
     def keep(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
         def callback(ctx: click.Context, _: click.Parameter, value: Any) -> None:
@@ -25,15 +25,20 @@ def global_options(*, hidden: bool) -> list[click.Parameter]:
         return callback
 
     config_type = click.Path(path_type=Path, dir_okay=False)
-    more: dict[str, Any] = {"expose_value": False, "default": None}
-    env = {} if hidden else {"envvar": ["ONEHOST_CONFIG"], "show_envvar": True}
-    actor_env = {} if hidden else {"envvar": ["ONEHOST_ACTOR"], "show_envvar": True}
+
+    def option(*names: str, env: str = "", **more: Any) -> click.Option:
+        if env and not hidden:
+            more |= {"envvar": [env], "show_envvar": True}
+        name = names[-1].partition("/")[0].removeprefix("--")
+        more = {"hidden": hidden} | more
+        return click.Option(list(names), expose_value=False, default=None, callback=keep(name), **more)
+
     return [
-        click.Option(["-o", "--output"], type=click.Choice(OUTPUTS), callback=keep("output"), help="How to write the answer.", **more),
-        click.Option(["--config"], type=config_type, callback=keep("config"), hidden=hidden, help="Settings of the manager.", **env, **more),
-        click.Option(["--actor"], callback=keep("actor"), hidden=hidden, help="Who asks, for the audit store; else user@host.", **actor_env, **more),
-        click.Option(["--color/--no-color"], callback=keep("color"), hidden=hidden, help="Colours on a terminal; NO_COLOR is honoured.", **more),
-    ]  # fmt: skip
+        option("-o", "--output", type=click.Choice(OUTPUTS), help="How to write the answer.", hidden=False),
+        option("--config", type=config_type, env="ONEHOST_CONFIG", help="Settings of the manager."),
+        option("--actor", env="ONEHOST_ACTOR", help="Who asks, for the audit store; else user@host."),
+        option("--color/--no-color", help="Colours on a terminal; NO_COLOR is honoured."),
+    ]
 
 
 class Command(click.Command):
@@ -42,7 +47,9 @@ class Command(click.Command):
     def __init__(self, *args: Any, example: str = "", **more: Any) -> None:
         super().__init__(*args, **more)
         self.example = example
-        self.params.extend(global_options(hidden=True))
+        # Where a command has an option of that name, such as the filter --actor, the global one stands before it only.
+        taken = {name for parameter in self.params for name in parameter.opts}
+        self.params.extend(each for each in global_options(hidden=True) if not taken & set(each.opts))
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         write_example(ctx, formatter, self.example)

@@ -73,7 +73,8 @@ def noun_names() -> list[str]:
 
 def _first_sentence(noun: nouns.Noun) -> str:
     text = (sys.modules[type(noun).__module__].__doc__ or noun.name).strip().splitlines()[0]
-    return text.partition(": ")[2].capitalize() or text
+    meaning = text.partition(": ")[2]
+    return meaning[:1].upper() + meaning[1:] or text
 
 
 @click.pass_context

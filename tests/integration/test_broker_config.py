@@ -113,7 +113,8 @@ def test_bootstrap_works_with_and_without_guest(cluster: Cluster, tmp_path: Path
         cluster.management.put("users", "guest", body={"password": "guest", "tags": "administrator"})
     settings = cluster.rabbitmq.settings(tmp_path)
     bootstrap(settings, ctl)
-    assert calls == ([] if has_guest else [["import_definitions"]])
+    assert [call[0] for call in calls] == ([] if has_guest else ["import_definitions"])
+    assert [path.name for path in tmp_path.iterdir()] == ["secrets"]
     assert Management(settings.management, "topology", secret(settings.secrets / "topology")).accepts_login()
     bootstrap(settings, _never)
     synchronise(settings, cluster.nodes)

@@ -42,6 +42,9 @@ SPACING_SECONDS = 0.3
 #: Old generations that may still serve slow requests when a new one is asked for.
 OLD_GENERATIONS = 2
 #: How long a signal waits for an old generation to end, or for room beside it.
+#: A main process that sleeps this long after a signal, in seconds, while all its old children are dead, naps.
+NUDGE_SECONDS = 0.01
+NAP_SECONDS = 1.1
 ROOM_SECONDS = 10.0
 #: Children beyond which there is no room for another generation: half of ServerLimit.
 ROOM_CHILDREN = 16
@@ -242,6 +245,7 @@ class Apache:
             os.kill(main, signal.SIGUSR1)
         deadline = time.monotonic() + GENERATION_SECONDS * (1 + len(self.tree.owners()) / 1000)
         wanted = str(self.tree.number)
+        self._await_children(main, old)
         # Apache tells nobody that it is done; its answers and its children's descriptors show it.
         while any(_sockets(pid) & listening for pid in old) or self._served() != wanted:
             if not self._main():
@@ -250,6 +254,20 @@ class Apache:
             if time.monotonic() > deadline:
                 raise Temporary(f"Apache still serves tree {self._served()} and not {wanted}")
             time.sleep(0.003)
+
+    def _await_children(self, main: int, old: list[int]) -> None:
+        """Waits for the first child of the new generation, at most as long as Apache's nap.
+
+        Apache looks for dead children once and then naps for a second: children that die a little later are replaced
+        only after the nap, and nobody accepts meanwhile. Another signal ends it, and the dead are found at once.
+        """
+        nudge_at = self._last_signal + NUDGE_SECONDS
+        while not set(_children(main)) - set(old) and time.monotonic() < self._last_signal + NAP_SECONDS:
+            if time.monotonic() > nudge_at and _sleeps(main) and not any(_sockets(pid) for pid in old):
+                with suppress(ProcessLookupError):
+                    os.kill(main, signal.SIGUSR1)
+                nudge_at = time.monotonic() + NUDGE_SECONDS
+            time.sleep(0.001)
 
     def _served(self) -> str:
         try:
@@ -297,6 +315,12 @@ def _children(pid: int) -> list[int]:
     with suppress(FileNotFoundError):
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     return []
+
+
+def _sleeps(pid: int) -> bool:
+    """Whether a process waits for something instead of working."""
+    stat = files.read(Path(f"/proc/{pid}/stat")) or b""
+    return stat.rpartition(b")")[2].split()[:1] == [b"S"]
 
 
 def _sockets(pid: int) -> set[str]:

@@ -30,6 +30,8 @@ global
     stats socket {socket} mode 600 level admin expose-fd listeners
     stats timeout 30s
     maxconn 20000
+    # Where the machine grants fewer descriptors it serves fewer connections instead of none.
+    no strict-limits
     localpeer director
     # An old worker with a connection that never ends must end one day.
     hard-stop-after 6h

@@ -92,7 +92,12 @@ class Homes:
         files.sync_folder(self.folder)
 
     def root_state(self, name: str, document_root: str) -> str:
-        """What stands where the document root should be: folder, missing, link, file, hidden (root is squashed)."""
+        """What is at the place of a document root: folder, missing, hidden (root is squashed here), or why it is none.
+
+        A link in the place itself counts as a folder: Apache follows it only to what has the same owner.
+        """
+        place = f"document root /home/{name}/home/{document_root}"
+        parts = Path(document_root).parts
         try:
             handle = os.open(self.folder / name / "home", _FOLDER)
         except FileNotFoundError:
@@ -100,7 +105,7 @@ class Homes:
         except PermissionError:
             return "hidden"
         try:
-            for part in Path(document_root).parts:
+            for number, part in enumerate(parts, 1):
                 below = os.open(part, _FOLDER, dir_fd=handle)
                 os.close(handle)
                 handle = below
@@ -112,16 +117,11 @@ class Homes:
         except OSError as error:
             if error.errno not in (errno.ENOTDIR, errno.ELOOP):
                 raise
-            return "link" if stat.S_ISLNK(os.stat(part, dir_fd=handle, follow_symlinks=False).st_mode) else "file"
+            if not stat.S_ISLNK(os.stat(part, dir_fd=handle, follow_symlinks=False).st_mode):
+                return f"{place} is a file, not a folder" if number == len(parts) else f"{place} lies below a file"
+            return "folder" if number == len(parts) else f"{place} lies behind a link"
         finally:
             os.close(handle)
-
-    def check_root(self, name: str, document_root: str) -> str:
-        """The same as root_state. Raises Permanent if a file is in the way."""
-        state = self.root_state(name, document_root)
-        if state == "file":
-            raise Permanent(f"document root /home/{name}/home/{document_root} is a file, not a folder")
-        return state
 
     def make_root(self, name: str, uid: int, gid: int, document_root: str) -> None:
         """Makes a document root with a placeholder page in an existing home, with the account's own rights."""

@@ -257,7 +257,9 @@ class Users:
 
 def _installed() -> bool:
     """Whether NSS can load the module; Debian 12 and later releases keep it in different folders."""
-    return any(next(Path("/usr/lib").glob(place), None) for place in ("libnss_extrausers.so.2", "*/libnss_extrausers.so.2"))
+    return any(
+        next(Path("/usr/lib").glob(place), None) for place in ("libnss_extrausers.so.2", "*/libnss_extrausers.so.2")
+    )
 
 
 def with_extrausers(text: str) -> str:

@@ -82,8 +82,10 @@ class Account:
             self._lock_out(entry, owner, host)
         if want.home:
             _make_home(entry, want, host)
-        elif want.site and host.homes.check_root(entry.name, want.site.document_root) == "missing":
-            raise Temporary(f"/home/{entry.name}/home/{want.site.document_root} is not here: is /home mounted?")
+        elif want.site and not want.suspended and host.homes.owner(entry.name) != entry.id:
+            raise Temporary(f"/home/{entry.name} of id {entry.id} is not here: is /home mounted?")
+        if want.site:
+            _root_state(entry, want, host)
         if want.site and want.suspended:
             host.apache.suspend(entry.id)
 
@@ -178,9 +180,27 @@ def _compare_home(entry: Entry, want: Wanted, host: Host) -> Difference:
         return {"home": "moved to the trash"} if owner == entry.id else {}
     if owner != entry.id:
         return {"home": "made"}
-    if want.document_root and host.homes.root_state(entry.name, want.document_root) in ("missing", "file"):
-        return {"document root": "made"}
-    return {}
+    return {"document root": "made"} if _root_state(entry, want, host, strict=False) != "folder" else {}
+
+
+def _root_state(entry: Entry, want: Wanted, host: Host, *, strict: bool = True) -> str:
+    """Whether the document root is a folder or missing. Raises Permanent if it can be neither.
+
+    Only a root that is new to this account is judged: what tenants do later in their own home must not be able to
+    stop a suspension or a new password.
+    """
+    if want.document_root is None or want.suspended:
+        return "folder"
+    state = host.homes.root_state(entry.name, want.document_root)
+    was = entry.applied_spec
+    is_new = not (was and was["domain"] and was["document_root"] == want.document_root)
+    if state in ("folder", "missing"):
+        return state
+    if state == "hidden" or not is_new:
+        return "folder"
+    if strict:
+        raise Permanent(state)
+    return "missing"
 
 
 def _make_home(entry: Entry, want: Wanted, host: Host) -> None:
@@ -188,7 +208,7 @@ def _make_home(entry: Entry, want: Wanted, host: Host) -> None:
     assert spec is not None
     if host.homes.owner(entry.name) != entry.id:
         host.homes.make(entry.name, entry.id, spec["uid"], spec["gid"], want.document_root)
-    elif want.document_root and host.homes.check_root(entry.name, want.document_root) == "missing":
+    elif want.document_root and _root_state(entry, want, host) == "missing":
         host.homes.make_root(entry.name, spec["uid"], spec["gid"], want.document_root)
 
 

@@ -1,0 +1,104 @@
+"""`onehost job`: what became of wishes, node by node; another try, or an end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from . import follow
+from .groups import Command, Group
+from .moments import resource_filter
+from .output import emit, pairs, table
+from .session import Session, current
+from .writing import How, tell, waiting_options, write_options
+
+_ID = click.Argument(["job_id"], type=click.IntRange(1, 2**63 - 1), metavar="ID")
+
+
+def _list(state: str | None, kind: str | None, resource: str | None, actor: str | None, before: int | None,
+          limit: int) -> None:  # fmt: skip
+    session = current()
+    noun, name = resource_filter(resource)
+    # --actor in front of the command says who asks; here it says whose jobs.
+    found = session.client.jobs(
+        state=state, kind=kind, noun=noun, name=name, actor=actor, before_id=before, limit=limit
+    )
+    columns = ("id", "kind", "resource", "state", "applied", "failed", "targets", "actor", "submitted", "reason")
+    rows = [
+        (j["id"], j["kind"], f"{j['noun']}/{j['name']}", j["state"], j["applied"], j["failed"], j["targets"],
+         j["actor"], j["submitted_at"], j["reason"])
+        for j in found
+    ]  # fmt: skip
+    emit(session, found, lambda: table(session, columns, rows, "no jobs"))
+
+
+def _show(job_id: int) -> None:
+    session = current()
+    found = session.client.job(job_id)
+    emit(session, found, lambda: _write(session, found))
+
+
+def _write(session: Session, job: dict[str, Any]) -> None:
+    took = (job["ended_at"] - job["submitted_at"]).total_seconds() if job["ended_at"] else None
+    pairs({
+        "job": job["id"], "kind": job["kind"], "resource": f"{job['noun']}/{job['name']}",
+        "generation": job["generation"], "state": job["state"], "asked by": f"{job['actor']} ({job['source']})",
+        "reason": job["reason"], "submitted": job["submitted_at"], "ended": job["ended_at"], "seconds": took,
+    })  # fmt: skip
+    click.echo()
+    columns = ("node", "stage", "state", "seconds", "node is", "reason")
+    rows = [(t["node"], t["stage"], t["state"], t["seconds"], t["node_state"], t["reason"]) for t in job["nodes"]]
+    table(session, columns, rows, "no node is concerned")
+    phases = list(dict.fromkeys(phase for target in job["nodes"] for phase in target["phases"]))
+    if phases:
+        click.echo("\nseconds of each phase")
+        timed = [target for target in job["nodes"] if target["phases"]]
+        table(session, ("node", *phases), [(t["node"], *(t["phases"].get(p) for p in phases)) for t in timed])
+    changed = [(target["node"], target["difference"]) for target in job["nodes"] if target["difference"]]
+    if changed:
+        click.echo("\nchanged on the nodes")
+        table(session, ("node", "difference"), changed)
+
+
+def _wait(job_id: int, **values: Any) -> int:
+    session, how = current(), How.taken(values)
+    session.client.job(job_id)
+    job = follow.follow(session, job_id, how.timeout, everyone=how.everyone)
+    emit(session, job, lambda: click.echo(follow.summary(job)))
+    return follow.exit_code(session, job)
+
+
+def _retry(job_id: int, **values: Any) -> int:
+    session, how = current(), How.taken(values)
+    more = {"reason": how.reason, "idempotency_key": how.idempotency_key}
+    return tell(session, session.client.retry(job_id, **more), how)
+
+
+def _cancel(job_id: int, **values: Any) -> int:
+    session, how = current(), How.taken(values)
+    return tell(session, session.client.cancel(job_id, reason=how.reason), how)
+
+
+_STATES = "running, applied, partial, failed, halted, superseded, cancelled or expired"
+_LIST_OPTIONS: list[click.Parameter] = [
+    click.Option(["--state"], metavar="STATE", help=f"Only jobs that are {_STATES}."),
+    click.Option(["--kind"], metavar="KIND", help="Only this kind, such as account.create or account.*"),
+    click.Option(["--resource"], metavar="NOUN/NAME", help="Only jobs of this resource, or of this noun."),
+    click.Option(["--actor", "actor"], metavar="WHO", help="Only jobs this actor asked for."),
+    click.Option(["--before"], type=click.IntRange(1), metavar="ID", help="Only jobs before this one: the next page."),
+    click.Option(["--limit"], type=click.IntRange(1, 10000), default=50, show_default=True, help="How many at most."),
+]  # fmt: skip
+
+job = Group("job", help="What became of wishes, node by node.", example="job show 12", no_args_is_help=True)
+job.add_command(Command("list", callback=_list, params=_LIST_OPTIONS, help="Jobs, newest first.",
+                        example="job list --state failed --kind account.*"))  # fmt: skip
+job.add_command(Command("show", callback=_show, params=[_ID], example="job show 12",
+                        help="A job with each of its nodes: stage, state, seconds, reason, phases."))  # fmt: skip
+job.add_command(Command("wait", callback=_wait, params=[_ID, *waiting_options()[1:]],
+                        example="job wait 12 --timeout 300", help="Wait until every live node is done with a job."))  # fmt: skip
+job.add_command(Command("retry", callback=_retry, params=[_ID, *write_options(dry_run=False, generation=False)],
+                        help="Try the same again, as a new job.", example="job retry 12"))  # fmt: skip
+job.add_command(Command("cancel", callback=_cancel, example="job cancel 12 --reason 'wrong domain'",
+                        params=[_ID, *write_options(dry_run=False, generation=False, key=False)],
+                        help="End a running job; what was wanted before it is wanted again."))  # fmt: skip

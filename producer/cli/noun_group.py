@@ -1,0 +1,108 @@
+"""One group of commands per noun, made from what the noun declares: a command per verb, `list` and `show`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from ...models.nouns import Noun, Verb
+from . import given, node
+from .groups import Command, Group
+from .output import emit, pairs, table
+from .session import Session, current
+from .writing import How, confirm, needs_something, tell, write_options
+
+#: Columns of the table of nodes of a resource.
+NODE_COLUMNS = ("node", "state", "wanted", "done", "node is", "reason")
+
+
+def noun_group(noun: Noun) -> Group:
+    """The group of a noun."""
+    word = noun.name.replace("_", "-")
+    first = f"{word} {noun.verbs[0].example}" if noun.verbs else f"{word} list"
+    text = f"{noun.name.replace('_', ' ').capitalize()}: " + ", ".join(verb.name for verb in noun.verbs)
+    group = Group(word, help=text, example=first, no_args_is_help=True)
+    for verb in noun.verbs:
+        group.add_command(_verb_command(noun, verb, word))
+    group.add_command(_list_command(noun, word))
+    group.add_command(_show_command(noun, word))
+    if noun.name == "node":
+        group.add_command(node.credentials)
+    return group
+
+
+def _verb_command(noun: Noun, verb: Verb, word: str) -> Command:
+    own = node.options(noun, verb)
+
+    def run(name: str, **values: Any) -> int:
+        session = current()
+        how = How.taken(values)
+        after = node.after(session, name, values) if own else None
+        only_password = len(verb.options) == 1 and verb.options[0].kind == "password"
+        fields = given.fields(verb.options, values, must_ask=only_password)
+        if verb.options and not (verb.makes or verb.fixed):
+            flags = ["--" + option.field.replace("_", "-") for option in verb.options]
+            needs_something(fields, flags, f"onehost {word} {verb.name}")
+        return wish(session, noun, name, verb.name, fields, how, asks=verb.asks, after=after)
+
+    params = [click.Argument(["name"]), *given.parameters(verb.options), *write_options(asks=verb.asks), *own]
+    return Command(verb.name, callback=run, params=params, help=verb.help, example=f"{word} {verb.example}")
+
+
+def wish(session: Session, noun: Noun, name: str, verb: str, fields: dict[str, Any], how: How, *, asks: bool = False,
+         after: Callable[[], None] | None = None) -> int:  # fmt: skip
+    """Asks the manager, tells the outcome, gives the exit code. `after` is done once the wish is in the store."""
+    name = noun.check_name(name)
+    if asks:
+        session.client.get(noun.name, name)
+        confirm(f"{noun.name} {name}", name, how)
+    if after:
+        # A node that was just added has no worker yet: waiting is not usual.
+        how = how.not_waiting()
+    receipt = session.client.do(noun.name, name, verb, fields, dry_run=how.dry_run, **how.said())
+    if how.dry_run or after is None:
+        return tell(session, receipt, how)
+    if how.waits():
+        after()
+        return tell(session, receipt, how)
+    code = tell(session, receipt, how)
+    after()
+    return code
+
+
+def _list_command(noun: Noun, word: str) -> Command:
+    def run() -> None:
+        session = current()
+        found = session.client.list(noun.name)
+        columns = ("name", *(column.replace("_", " ") for column in noun.columns), "nodes", "open", "failed")
+        rows = [
+            (each["name"], *(each["spec"].get(column) for column in noun.columns), each["placements"], each["open"],
+             each["failed"])
+            for each in found
+        ]  # fmt: skip
+        empty = f"no {noun.plural.replace('_', ' ')}"
+        emit(session, found, lambda: table(session, columns, rows, empty))
+
+    text = f"Every {noun.name.replace('_', ' ')}, and on how many nodes it is open or failed."
+    return Command("list", callback=run, help=text, example=f"{word} list -o json")
+
+
+def _show_command(noun: Noun, word: str) -> Command:
+    def run(name: str) -> None:
+        session = current()
+        found = session.client.get(noun.name, name)
+        emit(session, found, lambda: show(session, found))
+
+    text = "What is wanted of it, and where each node stands."
+    return Command("show", callback=run, params=[click.Argument(["name"])], help=text, example=f"{word} show NAME")
+
+
+def show(session: Session, found: dict[str, Any]) -> None:
+    """A resource for people: its spec, then its nodes."""
+    about = {"name": found["name"], "id": found["id"], "generation": found["generation"]}
+    pairs(about | {key.replace("_", " "): value for key, value in found["spec"].items()})
+    click.echo()
+    rows = [(n["node"], n["state"], n["wanted"], n["done"], n["node_state"], n["reason"]) for n in found["nodes"]]
+    table(session, NODE_COLUMNS, rows, "it belongs on no node yet")

@@ -1,0 +1,145 @@
+"""What all writes share: their options, the question before something is destroyed, and how the outcome is told."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.termui import prompt
+
+from ...models.errors import Refused, TimedOut
+from .failures import Mistake
+from .output import as_json, cell, emit
+from .session import Session, is_terminal
+
+if TYPE_CHECKING:
+    from ..submit import Receipt
+
+#: How long a write waits, in seconds, unless --timeout says otherwise.
+WAIT_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class How:
+    """The values of the shared options."""
+
+    #: None: as is usual on this output.
+    wait: bool | None = None
+    timeout: float = WAIT_SECONDS
+    everyone: bool = False
+    dry_run: bool = False
+    reason: str | None = None
+    if_generation: int | None = None
+    idempotency_key: str | None = None
+    yes: str | None = None
+
+    @classmethod
+    def taken(cls, values: dict[str, Any]) -> How:
+        """Takes the shared options out of a command's values."""
+        known = {name: values.pop(name) for name in cls.__dataclass_fields__ if name in values}
+        return cls(**known)
+
+    def waits(self) -> bool:
+        """Whether to wait for the nodes."""
+        return is_terminal() if self.wait is None else self.wait
+
+    def not_waiting(self) -> How:
+        """The same, where waiting is not usual."""
+        return self if self.wait is not None else replace(self, wait=False)
+
+    def said(self) -> dict[str, Any]:
+        """What the client takes along with a wish."""
+        return {"reason": self.reason, "if_generation": self.if_generation, "idempotency_key": self.idempotency_key}
+
+
+def waiting_options() -> list[click.Parameter]:
+    """Options of everything that can wait for a job."""
+    seconds = click.FloatRange(min=0, max=86400 * 7)
+    return [
+        click.Option(["--wait/--no-wait", "wait"], default=None, help="Wait for the nodes; usual on a terminal."),
+        click.Option(["--wait-all", "everyone"], is_flag=True, help="Wait for nodes that are offline, too."),
+        click.Option(["--timeout"], type=seconds, default=WAIT_SECONDS, metavar="SECONDS", show_default=True,
+                     help="How long to wait; the job goes on after it."),
+    ]  # fmt: skip
+
+
+def write_options(
+    *, asks: bool = False, dry_run: bool = True, generation: bool = True, key: bool = True
+) -> list[click.Parameter]:
+    """The shared options of a write."""
+    made = waiting_options()
+    if dry_run:
+        made.append(click.Option(["--dry-run"], is_flag=True, help="Say what would change, and change nothing."))
+    made.append(click.Option(["--reason"], metavar="TEXT", help="Why, for the audit store."))
+    if generation:
+        help_text = "Refuse unless the resource is at this generation; 0: unless it does not exist."
+        made.append(click.Option(["--if-generation"], type=click.IntRange(0), metavar="N", help=help_text))
+    if key:
+        help_text = "The same key again gives the same job instead of a second one."
+        made.append(click.Option(["--idempotency-key"], metavar="KEY", help=help_text))
+    if asks:
+        made.append(click.Option(["--yes"], metavar="NAME", help="The name again, instead of being asked for it."))
+    return made
+
+
+def confirm(what: str, name: str, how: How) -> None:
+    """Makes sure that somebody means to destroy `name`. Raises Refused."""
+    if how.dry_run or how.yes == name:
+        return
+    if how.yes is not None:
+        raise Refused(f"--yes {how.yes} does not name {name}", hint=f"--yes {name}")
+    if not sys.stdin.isatty():
+        raise Refused(f"{what} must be confirmed by its name", hint=f"--yes {name}")
+    if prompt(f"This removes {what}. Type its name to go on", err=True) != name:
+        raise Refused("the name is another one; nothing was changed")
+
+
+def tell(session: Session, receipt: Receipt, how: How) -> int:
+    """Tells what a wish became, waiting if asked to. Gives the exit code."""
+    from . import follow
+
+    about = f"{receipt.noun} {receipt.name}"
+    if how.dry_run:
+        data = as_json(receipt) | {"job_id": None, "dry_run": True}
+        emit(session, data, lambda: print_difference(about, receipt.difference))
+        return 0
+    job, late = None, None
+    if receipt.job_id is not None and how.waits():
+        try:
+            job = follow.follow(session, receipt.job_id, how.timeout, everyone=how.everyone)
+        except TimedOut as error:
+            job, late = session.client.job(receipt.job_id), error
+    emit(session, {"receipt": receipt, "job": job}, lambda: click.echo(_sentence(about, receipt, job)))
+    if late:
+        raise late
+    return follow.exit_code(session, job) if job else 0
+
+
+def _sentence(about: str, receipt: Receipt, job: Mapping[str, Any] | None) -> str:
+    from . import follow
+
+    if receipt.job_id is None:
+        return f"{about}: unchanged"
+    if job is not None:
+        return follow.summary(job)
+    nodes = f"for {receipt.targets} node" + ("" if receipt.targets == 1 else "s")
+    return f"{about}: job {receipt.job_id} {nodes} (onehost job wait {receipt.job_id})"
+
+
+def print_difference(about: str, difference: Mapping[str, str]) -> None:
+    """What would change, a field a line."""
+    if not difference:
+        click.echo(f"{about}: nothing would change")
+        return
+    click.echo(f"{about}: would change")
+    for name, text in difference.items():
+        click.echo(f"  {name}: {cell(text)}")
+
+
+def needs_something(values: Mapping[str, Any], options: Sequence[str], command: str) -> None:
+    """Raises Mistake if none of the options was given."""
+    if not values:
+        raise Mistake(f"nothing to set; give at least one of {', '.join(options)}", hint=f"{command} --help")
