@@ -18,7 +18,7 @@ from typing import Any
 from sqlalchemy import select
 
 from ..models import nouns, settings, states
-from ..models.errors import Refused, TimedOut
+from ..models.errors import Invalid, Refused, TimedOut
 from ..models.moment import now as time_now
 from ..models.store import Job, Revision, bells, connect, reading, writing
 from . import query, seal, stages
@@ -63,7 +63,10 @@ class Onehost:
     def wish(self, noun: str, name: str, verb: str, fields: Mapping[str, Any] | None = None, *, reason: str | None = None,
              if_generation: int | None = None, idempotency_key: str | None = None,
              deadline: timedelta = DEADLINE) -> Wish:  # fmt: skip
-        """A wish in the name of this client's actor."""
+        """A wish in the name of this client's actor. Raises Invalid for words that no record could keep."""
+        for what, text, longest in (("actor", self.actor, 200), ("source", self.source, 200),
+                                    ("reason", reason, 1000), ("idempotency key", idempotency_key, 200)):  # fmt: skip
+            _check_words(what, text, longest)
         return Wish(noun, name, verb, dict(fields or {}), self.actor, self.source, reason, if_generation,
                     idempotency_key, deadline)  # fmt: skip
 
@@ -152,12 +155,12 @@ class Onehost:
 
     def retry(self, job_id: int, **more: Any) -> Receipt:
         """The same spec as a new generation, for all nodes of it. Refused if there is a newer wish."""
-        found = self._newest(job_id, "retry")
+        found = self._newest(job_id, "retried")
         return self.do(found["noun"], found["name"], "retry", **more)
 
     def cancel(self, job_id: int, **more: Any) -> Receipt:
         """Ends a running job: unopened stages are closed and the spec before it is wanted again."""
-        found = self._newest(job_id, "cancel")
+        found = self._newest(job_id, "cancelled")
         if found["ended_at"] is not None:
             raise Refused(f"job {job_id} has ended ({found['state']}); there is nothing to cancel")
         now = time_now()
@@ -177,16 +180,14 @@ class Onehost:
         kept = {key: value for key, value in (current or {}).items() if key in noun.secret_fields}
         return self.do(found["noun"], found["name"], "cancel", {"spec": None if spec is None else kept | spec}, **more)
 
-    def _newest(self, job_id: int, verb: str) -> dict[str, Any]:
+    def _newest(self, job_id: int, done: str) -> dict[str, Any]:
         found = self.job(job_id)
         with reading(self.engine) as connection:
             newer = connection.execute(
                 select(Job.id).where(Job.resource_id == found["resource_id"], Job.id > job_id).limit(1)
             ).scalar()
         if newer:
-            raise Refused(
-                f"job {job_id} cannot be {verb}ed: job {newer} came after it", hint=f"onehost job show {newer}"
-            )
+            raise Refused(f"job {job_id} cannot be {done}: job {newer} came after it", hint=f"onehost job show {newer}")
         return found
 
     # ---- questions
@@ -231,6 +232,12 @@ class Onehost:
 
 
 _HOW = ("reason", "if_generation", "idempotency_key", "deadline", "dry_run")
+
+
+def _check_words(what: str, text: str | None, longest: int) -> None:
+    """What stands beside a wish goes into records, tables and logs: one line of real text. Raises Invalid."""
+    if text is not None and not (0 < len(text) <= longest and text.isprintable()):
+        raise Invalid(f"{what} must be 1 to {longest} printable characters on one line", {what: "text"})
 
 
 def _is_over(job: Mapping[str, Any], everyone: bool) -> bool:

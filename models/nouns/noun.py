@@ -136,7 +136,7 @@ class Noun:
 
     def split(self, spec: Spec) -> tuple[Spec, Spec]:
         """The spec without its secrets, and the secrets."""
-        secrets = {k: v for k, v in spec.items() if k in self.secret_fields and v is not None}
+        secrets = {k: v for k, v in spec.items() if k in self.secret_fields}
         return {k: v for k, v in spec.items() if k not in self.secret_fields}, secrets
 
     def verb(self, name: str) -> Verb | None:

@@ -20,13 +20,15 @@ if TYPE_CHECKING:
     from ..query import EventFilter
     from ..seal import Head
 
+#: What both databases can hold.
+_ANY_ID = click.IntRange(1, 2**63 - 1)
 _FILTERS: list[click.Parameter] = [
     click.Option(["--resource"], metavar="NOUN/NAME", help="Only events of this resource, or of this noun."),
     click.Option(["--node"], metavar="NODE", help="Only events on this node."),
     click.Option(["--actor", "actor"], metavar="WHO", help="Only what this actor asked for."),
     click.Option(["--kind"], metavar="KIND", help="Only this kind, such as acknowledgement or account.*"),
     click.Option(["--outcome"], metavar="WORD", help="Only this outcome, such as submitted, applied, failed."),
-    click.Option(["--job", "job_id"], type=click.IntRange(1, 2**63 - 1), metavar="ID", help="Only events of this job."),
+    click.Option(["--job", "job_id"], type=_ANY_ID, metavar="ID", help="Only events of this job."),
     click.Option(["--since"], metavar="TIME", help="From then on: 2026-11-24T10:00Z, 15m, 2h or 3d (ago)."),
     click.Option(["--until"], metavar="TIME", help="Only before then."),
 ]  # fmt: skip
@@ -91,13 +93,13 @@ def _print_head() -> None:
     emit(session, head, lambda: click.echo(f"{head.position}:{head.hash}"))
 
 
-_ID = click.Argument(["event_id"], type=click.IntRange(1, 2**63 - 1), metavar="ID")
-_BEFORE = click.Option(["--before"], type=click.IntRange(1), metavar="ID", help="Only older events: the next page.")
+_ID = click.Argument(["event_id"], type=_ANY_ID, metavar="ID")
+_BEFORE = click.Option(["--before"], type=_ANY_ID, metavar="ID", help="Only older events: the next page.")
 _LIMIT = click.Option(["--limit"], type=click.IntRange(1, 100000), default=50, show_default=True, help="How many.")
 _EXPORT: list[click.Parameter] = [
     click.Option(["--format", "format_"], type=click.Choice(FORMATS), default="jsonl", show_default=True, help="How."),
     click.Option(["--file", "path"], metavar="FILE", help="Where to, once it is whole; else standard output."),
-    click.Option(["--limit"], type=click.IntRange(1), help="How many at most; else all."),
+    click.Option(["--limit"], type=_ANY_ID, help="How many at most; else all."),
 ]
 _HEAD = click.Option(["--head"], metavar="POSITION:HASH", help="A head kept elsewhere: shows if the end was cut off.")
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import click
 from click.termui import prompt
-from click.utils import get_binary_stream
 
 from ...models.errors import Invalid
 from ...models.nouns import Option
@@ -96,7 +95,7 @@ def _password(option: Option, values: dict[str, Any], must_ask: bool) -> str | N
 
 def read_line(what: str) -> str:
     """One line of standard input. Raises Invalid, without repeating it."""
-    line = get_binary_stream("stdin").readline(MAX_LINE_BYTES + 1)
+    line = sys.stdin.buffer.readline(MAX_LINE_BYTES + 1)
     if not line or len(line) > MAX_LINE_BYTES:
         raise Invalid(f"{what} is expected as one line on standard input")
     try:
@@ -115,7 +114,7 @@ def read_text(path: str, max_bytes: int) -> str:
     """A text file, or standard input for `-`. Raises Invalid if it cannot be read, is too large or no UTF-8."""
     try:
         if path == STDIN:
-            content = get_binary_stream("stdin").read(max_bytes + 1)
+            content = sys.stdin.buffer.read(max_bytes + 1)
         else:
             with Path(path).open("rb") as file:
                 content = file.read(max_bytes + 1)

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from ...models import states
 from . import follow
 from .groups import Command, Group
 from .moments import resource_filter
@@ -13,7 +14,9 @@ from .output import emit, pairs, table
 from .session import Session, current
 from .writing import How, tell, waiting_options, write_options
 
-_ID = click.Argument(["job_id"], type=click.IntRange(1, 2**63 - 1), metavar="ID")
+#: What both databases can hold.
+_ANY_ID = click.IntRange(1, 2**63 - 1)
+_ID = click.Argument(["job_id"], type=_ANY_ID, metavar="ID")
 
 
 def _list(state: str | None, kind: str | None, resource: str | None, actor: str | None, before: int | None,
@@ -80,13 +83,12 @@ def _cancel(job_id: int, **values: Any) -> int:
     return tell(session, session.client.cancel(job_id, reason=how.reason), how)
 
 
-_STATES = "running, applied, partial, failed, halted, superseded, cancelled or expired"
 _LIST_OPTIONS: list[click.Parameter] = [
-    click.Option(["--state"], metavar="STATE", help=f"Only jobs that are {_STATES}."),
+    click.Option(["--state"], type=click.Choice([*states.Job]), help="Only jobs in this state."),
     click.Option(["--kind"], metavar="KIND", help="Only this kind, such as account.create or account.*"),
     click.Option(["--resource"], metavar="NOUN/NAME", help="Only jobs of this resource, or of this noun."),
     click.Option(["--actor", "actor"], metavar="WHO", help="Only jobs this actor asked for."),
-    click.Option(["--before"], type=click.IntRange(1), metavar="ID", help="Only jobs before this one: the next page."),
+    click.Option(["--before"], type=_ANY_ID, metavar="ID", help="Only jobs before this one: the next page."),
     click.Option(["--limit"], type=click.IntRange(1, 10000), default=50, show_default=True, help="How many at most."),
 ]  # fmt: skip
 
@@ -96,7 +98,7 @@ job.add_command(Command("list", callback=_list, params=_LIST_OPTIONS, help="Jobs
 job.add_command(Command("show", callback=_show, params=[_ID], example="job show 12",
                         help="A job with each of its nodes: stage, state, seconds, reason, phases."))  # fmt: skip
 job.add_command(Command("wait", callback=_wait, params=[_ID, *waiting_options()[1:]],
-                        example="job wait 12 --timeout 300", help="Wait until every live node is done with a job."))  # fmt: skip
+                        help="Wait until every live node is done with a job.", example="job wait 12 --timeout 300"))  # fmt: skip
 job.add_command(Command("retry", callback=_retry, params=[_ID, *write_options(dry_run=False, generation=False)],
                         help="Try the same again, as a new job.", example="job retry 12"))  # fmt: skip
 job.add_command(Command("cancel", callback=_cancel, example="job cancel 12 --reason 'wrong domain'",

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from ...models import nouns
-from .failures import guard
+from .failures import Mistake, guard
 from .groups import Group, global_options
 from .session import Session
 
@@ -61,9 +61,16 @@ class Root(Group):
 
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, *rest: Any, **more: Any) -> Any:
         """Runs, says what went wrong, and ends the process with the exit code."""
+        given = sys.argv[1:] if args is None else list(args)
         run = super().main
         more["standalone_mode"] = False
-        sys.exit(guard(lambda: run(args, prog_name or "onehost", *rest, **more)))
+
+        def act() -> Any:
+            if any(0xD800 <= ord(char) <= 0xDFFF for word in given for char in word):
+                raise Mistake("an argument holds bytes that are not UTF-8")
+            return run(given, prog_name or "onehost", *rest, **more)
+
+        sys.exit(guard(act))
 
 
 def noun_names() -> list[str]:

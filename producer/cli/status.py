@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from ...models import states
+from ...models import nouns, states
 from .groups import Command
 from .output import emit, table
 from .session import current
@@ -83,6 +83,10 @@ def _ago(age: timedelta) -> str:
     return f"{seconds} s"
 
 
+def _count(noun: str, count: int) -> str:
+    return f"{count} {noun if count == 1 else nouns.noun(noun).plural}".replace("_", " ")
+
+
 def _status() -> int:
     session = current()
     found, now = session.client.status(), datetime.now(UTC)
@@ -98,7 +102,7 @@ def _status() -> int:
             for n in found["nodes"]
         ]  # fmt: skip
         table(session, columns, rows, "no nodes")
-        counts = ", ".join(f"{count} {noun.replace('_', ' ')}" for noun, count in found["resources"].items())
+        counts = ", ".join(_count(noun, count) for noun, count in found["resources"].items())
         click.echo(f"\n{counts}; jobs running {found['jobs_running']}, placements open {found['placements_open']}, "
                    f"failed {found['placements_failed']}; events not sealed {found['unsealed']}")  # fmt: skip
 

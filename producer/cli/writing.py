@@ -22,6 +22,24 @@ if TYPE_CHECKING:
 WAIT_SECONDS = 60.0
 
 
+class _Seconds(click.ParamType[float]):
+    """Seconds from 0 to a week; not "nan", which no clock ever reaches."""
+
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            found = float(value)
+        except ValueError:
+            found = -1.0
+        if not 0 <= found <= 7 * 86400:
+            self.fail(f"{value!r} is not a number of seconds from 0 to a week", param, ctx)
+        return found
+
+
+SECONDS = _Seconds()
+
+
 @dataclass(frozen=True)
 class How:
     """The values of the shared options."""
@@ -57,11 +75,10 @@ class How:
 
 def waiting_options() -> list[click.Parameter]:
     """Options of everything that can wait for a job."""
-    seconds = click.FloatRange(min=0, max=86400 * 7)
     return [
         click.Option(["--wait/--no-wait", "wait"], default=None, help="Wait for the nodes; usual on a terminal."),
         click.Option(["--wait-all", "everyone"], is_flag=True, help="Wait for nodes that are offline, too."),
-        click.Option(["--timeout"], type=seconds, default=WAIT_SECONDS, metavar="SECONDS", show_default=True,
+        click.Option(["--timeout"], type=SECONDS, default=WAIT_SECONDS, metavar="SECONDS", show_default=True,
                      help="How long to wait; the job goes on after it."),
     ]  # fmt: skip
 

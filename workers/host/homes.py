@@ -105,7 +105,7 @@ class Homes:
         except PermissionError:
             return "hidden"
         try:
-            for number, part in enumerate(parts, 1):
+            for number, part in enumerate(parts, 1):  # noqa: B007 - used where the walk ends
                 below = os.open(part, _FOLDER, dir_fd=handle)
                 os.close(handle)
                 handle = below

@@ -8,6 +8,8 @@ import select
 import signal
 import time
 from contextlib import suppress
+from enum import Enum
+from pathlib import Path
 
 from ...models.errors import Temporary
 from .machine import Machine
@@ -16,7 +18,17 @@ from .machine import Machine
 GRACE_SECONDS = 0.5
 #: After it, how long until what still appears is somebody's trouble.
 LIMIT_SECONDS = 5.0
+_PARENT = re.compile(rb"^PPid:\t(\d+)$", re.MULTILINE)
 _UIDS = re.compile(rb"^Uid:\t(\d+)\t(\d+)\t(\d+)\t(\d+)$", re.MULTILINE)
+
+
+class Php(Enum):
+    """Which children of FPM masters are ended with an account's other processes."""
+
+    ALL = "all"
+    #: Those that do something. FPM replaces each that ends, so with a pool that stays an idle one is always left.
+    BUSY = "busy"
+    NONE = "none"
 
 
 class Sessions:
@@ -25,36 +37,34 @@ class Sessions:
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
 
-    def end(self, uid: int, name: str, *, php: bool = True) -> int:
+    def end(self, uid: int, name: str, php: Php = Php.ALL) -> int:
         """Ends all processes of `uid`, and sshd's that speak for `name`. Returns how many there were.
-
-        With `php` False those of its PHP pool go on: only logins end.
 
         Raises Temporary if new ones appear faster than they end. Without any process of it, costs one look at /proc.
         """
         if not self.machine.real:
             return 0
-        first = found = self.of(uid, name, php=php)
+        first = found = self.of(uid, name, php)
         deadline = time.monotonic() + LIMIT_SECONDS
         if found:
             _send(found, signal.SIGTERM)
             _await(found, GRACE_SECONDS)
-        while found := self.of(uid, name, php=php):
+        while found := self.of(uid, name, php):
             if time.monotonic() > deadline:
                 raise Temporary(f"processes of uid {uid} do not end: {', '.join(map(str, sorted(found)[:5]))}")
             # All at once, so that none of them can fork behind our back.
-            if php:
+            if php is not Php.NONE:
                 self.machine.runner.as_user(uid, uid, [], _kill_all_of_mine)
             _send(found, signal.SIGKILL)
             _await(found, GRACE_SECONDS)
         return len(first)
 
-    def of(self, uid: int, name: str, *, php: bool = True) -> set[int]:
-        """Process ids of what runs with `uid` or is sshd's for `name`."""
+    def of(self, uid: int, name: str, php: Php = Php.ALL) -> set[int]:
+        """Process ids of what runs with `uid` or is sshd's for `name`, without the PHP children that `php` spares."""
         title = re.compile(rb"^sshd(?:-session)?: " + re.escape(name.encode()) + rb"(?:@| \[|\0|$)")
         found = set()
         for entry in os.listdir("/proc"):
-            if entry.isdigit() and _belongs(entry, uid, title) and (php or not _is_php(entry)):
+            if entry.isdigit() and _belongs(entry, uid, title) and not _is_spared(entry, php):
                 found.add(int(entry))
         return found
 
@@ -77,12 +87,24 @@ def _belongs(pid: str, uid: int, title: re.Pattern[bytes]) -> bool:
         return False
 
 
-def _is_php(pid: str) -> bool:
-    """Whether a process is a child of an FPM master: its program can be no other, whatever title it gave itself."""
+def _is_spared(pid: str, php: Php) -> bool:
+    """Whether a process is a child of root's FPM master that may go on. Tenants may start FPM too, but not as root."""
+    if php is Php.ALL:
+        return False
     try:
-        return os.path.basename(os.readlink(f"/proc/{pid}/exe")).startswith("php-fpm")
+        parent = _PARENT.search(Path(f"/proc/{pid}/status").read_bytes())
+        master = parent[1].decode() if parent else "0"
+        if not (_runs_fpm(pid) and _runs_fpm(master) and os.stat(f"/proc/{master}").st_uid == 0):
+            return False
+        # One that waits has the socket it listens on and no other.
+        opened = [os.readlink(f"/proc/{pid}/fd/{number}") for number in os.listdir(f"/proc/{pid}/fd")]
+        return php is Php.NONE or sum(name.startswith("socket:") for name in opened) <= 1
     except OSError:
         return False
+
+
+def _runs_fpm(pid: str) -> bool:
+    return os.path.basename(os.readlink(f"/proc/{pid}/exe")).startswith("php-fpm")
 
 
 def _send(pids: set[int], number: signal.Signals) -> None:

@@ -10,6 +10,7 @@ from ..entry import Difference, Entry, View
 from ..host import Host
 from ..host import ssh as keys
 from ..host.pool import Pool
+from ..host.sessions import Php
 from ..host.site import Site, described
 from ..host.users import NO_PASSWORD, User
 
@@ -116,10 +117,12 @@ class Account:
         for uid in self._replaced.pop(entry.id, set()):
             host.sessions.end(uid, entry.name)
         user = host.users.of(entry.id)
-        if user and (want.user is None or want.suspended):
+        if user and want.user is None:
             host.sessions.end(user.uid, entry.name)
-        elif user and want.user and _lost_access(entry):
-            host.sessions.end(user.uid, entry.name, php=False)
+        elif user and want.suspended:
+            host.sessions.end(user.uid, entry.name, Php.BUSY)
+        elif user and _lost_access(entry):
+            host.sessions.end(user.uid, entry.name, Php.NONE)
         if want.user is None:
             host.users.retire(entry.id)
         if not (want.site and want.suspended):
@@ -144,7 +147,7 @@ class Account:
         """Ends what a replaced account does, so that nothing of it writes into what the new one gets."""
         if user := host.users.of(owner):
             host.users.lock_now(owner)
-            host.sessions.end(user.uid, entry.name)
+            host.sessions.end(user.uid, entry.name, Php.BUSY)
             self._replaced.setdefault(entry.id, set()).add(user.uid)
         host.apache.resume(owner)
         if "storage" in entry.roles:
