@@ -43,7 +43,8 @@ class Executor:
     """
 
     def __init__(self, ledger: Ledger, host: Host, reconcilers: Mapping[str, Reconciler], synced: threading.Event,
-                 *, reported: Callable[[], None], ready: Callable[[], None], serve: Callable[[], None]) -> None:  # fmt: skip
+                 *, reported: Callable[[], None], ready: Callable[[], None],
+                 serve: Callable[[], None]) -> None:  # fmt: skip
         self._ledger = ledger
         self._host = host
         self._reconcilers = reconcilers

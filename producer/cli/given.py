@@ -110,6 +110,11 @@ def items(path: str) -> list[str]:
     return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
 
 
+def source(path: str) -> str:
+    """How a file is called in messages."""
+    return "standard input" if path == STDIN else path
+
+
 def read_text(path: str, max_bytes: int) -> str:
     """A text file, or standard input for `-`. Raises Invalid if it cannot be read, is too large or no UTF-8."""
     try:
@@ -119,10 +124,10 @@ def read_text(path: str, max_bytes: int) -> str:
             with Path(path).open("rb") as file:
                 content = file.read(max_bytes + 1)
     except (OSError, ValueError) as error:
-        raise Invalid(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+        raise Invalid(f"{source(path)}: {getattr(error, 'strerror', None) or error}") from error
     if len(content) > max_bytes:
-        raise Invalid(f"{path} is larger than {max_bytes} bytes")
+        raise Invalid(f"{source(path)} is larger than {max_bytes} bytes")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise Invalid(f"{path} is not UTF-8 text") from None
+        raise Invalid(f"{source(path)} is not UTF-8 text") from None

@@ -97,8 +97,8 @@ job.add_command(Command("list", callback=_list, params=_LIST_OPTIONS, help="Jobs
                         example="job list --state failed --kind account.*"))  # fmt: skip
 job.add_command(Command("show", callback=_show, params=[_ID], example="job show 12",
                         help="A job with each of its nodes: stage, state, seconds, reason, phases."))  # fmt: skip
-job.add_command(Command("wait", callback=_wait, params=[_ID, *waiting_options()[1:]],
-                        help="Wait until every live node is done with a job.", example="job wait 12 --timeout 300"))  # fmt: skip
+job.add_command(Command("wait", callback=_wait, params=[_ID, *waiting_options()[1:]], example="job wait 12 --timeout 9",
+                        help="Wait until every live node is done with a job."))  # fmt: skip
 job.add_command(Command("retry", callback=_retry, params=[_ID, *write_options(dry_run=False, generation=False)],
                         help="Try the same again, as a new job.", example="job retry 12"))  # fmt: skip
 job.add_command(Command("cancel", callback=_cancel, example="job cancel 12 --reason 'wrong domain'",

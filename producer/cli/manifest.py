@@ -12,7 +12,7 @@ import yaml
 
 from ...models import nouns
 from ...models.errors import Invalid
-from .given import read_text
+from .given import read_text, source
 
 #: A file of wishes is never larger, in bytes.
 MAX_BYTES = 4 * 1024 * 1024
@@ -54,6 +54,7 @@ _Loader.yaml_implicit_resolvers = {
 def read(path: str) -> list[Document]:
     """The documents of a file, `-` for standard input. Raises Invalid, or NotFound for an unknown noun."""
     text = read_text(path, MAX_BYTES)
+    path = source(path)
     try:
         loaded = _load(text)
     except Invalid as error:

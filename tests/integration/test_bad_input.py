@@ -14,7 +14,7 @@ from .command_line import CommandLine
 USAGE, REFUSED, NOT_FOUND, CONFLICT, UNREACHABLE = 2, 3, 4, 5, 7
 ED25519 = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f"
 PLANTED = "planted-secret-4711"
-BOMB = "a: &a [x, x]\n" + "".join(f"{n}: &{n} [*{p}, *{p}]\n" for p, n in zip("abcdefgh", "bcdefghi", strict=True))
+BOMB = "  a: &a [x, x]\n" + "".join(f"  {n}: &{n} [*{p}, *{p}]\n" for p, n in zip("abcdefgh", "bcdefghi", strict=True))
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ DOMAINS = [
     create("newone", "--domain", domain, says="domain")
     for domain in ("nodot", "-bad.example.com", "exa mple.com", "192.0.2.1", "a" * 64 + ".com", "x.localhost",
                    "example..com", "*.example.com", "💩.com", "a." * 130 + "com", "http://example.com/", "exa_mple.com")
-] + [create("newone", "--domain", suffix, says="public suffix") for suffix in ("com", "co.uk")]  # fmt: skip
+] + [create("newone", "--domain", suffix, says="public suffix") for suffix in ("co.uk", "github.io")]  # fmt: skip
 
 SETTINGS = [
     *(create("newone", "--document-root", root, says="document_root")
@@ -140,8 +140,8 @@ WRONG_WORDS = [
 
 UNKNOWN = [
     Case(("account", "show", "alise"), NOT_FOUND, "did you mean alice?"),
-    Case(("account", "suspend", "nobody"), NOT_FOUND, "no such account"),
-    Case(("account", "delete", "nobody", "--yes", "nobody"), NOT_FOUND, "no such account"),
+    Case(("account", "suspend", "stranger"), NOT_FOUND, "no such account"),
+    Case(("account", "delete", "stranger", "--yes", "stranger"), NOT_FOUND, "no such account"),
     Case(("node", "drain", "web9"), NOT_FOUND, "no such node"),
     Case(("node", "credentials", "web9", "--worker-config", "/tmp/never-written"), NOT_FOUND, "no such node"),
     Case(("lb", "show", "nothing"), NOT_FOUND, "no such virtual_service"),
@@ -195,7 +195,7 @@ DOCUMENTS = [
     document("noun: account\nname: 4711\nspec: {}\n", "must be text"),
     document("noun: account\nname: newone\nspec: [1]\n", "spec a mapping"),
     document("noun: account\nname: newone\nspec: {domain: &d x.example.com, access: *d}\n", "aliases"),
-    document(f"noun: account\nname: newone\nspec:\n  {BOMB}".replace("\n", "\n  ").replace("\n  n", "\nn"), "aliases"),
+    document(f"noun: account\nname: newone\nspec:\n{BOMB}", "aliases"),
     document("noun: account\nname: newone\nname: other\nspec: {}\n", "stands twice"),
     document('{"noun": "account", "name": "newone", "name": "other", "spec": {}}', "stands twice"),
     document("noun: account\nname: newone\n---\nnoun: account\nname: newone\n", "stands twice"),
@@ -245,7 +245,7 @@ def onehost(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CommandLine]:
 
 def test_there_are_enough_cases() -> None:
     assert len(CASES) >= 60
-    assert len({str(case) for case in CASES}) > len(CASES) * 0.9
+    assert len(set(CASES)) == len(CASES)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -5,58 +5,62 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import zlib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 #: HAProxy's own limit.
 MAX_WEIGHT = 256
 SOCKET = "/run/haproxy/onehost.sock"
+#: LVS's words for them, and HAProxy's.
 _SCHEDULERS = {"wrr": "roundrobin", "wlc": "leastconn"}
+#: HAProxy's server ids are positive and of 31 bits.
+_NUMBERS = 2**31 - 1
+SOCKET = "/run/haproxy/onehost.sock"
+#: Where a reload hands the tables of persistence over; on the loopback, for HAProxy alone.
+PEER = "127.0.0.1:10777"
 _CHECKS = {
     "tcp": (),
+    # Any answer that is not the server's own failure: a site for this name is not expected.
     "http": (
         "option httpchk",
-        "http-check send meth GET uri /.well-known/onehost/tree ver HTTP/1.1 hdr Host onehost.invalid "
-        "hdr Connection close",
-        "http-check expect status 204",
+        "http-check send meth GET uri / ver HTTP/1.1 hdr Host onehost.invalid hdr Connection close",
+        "http-check expect status 100-499",
     ),
-    "ssh": ("option tcp-check", "tcp-check expect rstring ^SSH-2.0-"),
+    "ssh": ("option tcp-check", "tcp-check connect", "tcp-check expect rstring ^SSH-2.0-"),
 }
 _HEAD = """# onehost's own file, rewritten by its worker from its documents beside it.
 global
     description {structure}
-    log /dev/log local0
+    log /dev/log local0 notice
     stats socket {socket} mode 600 level admin expose-fd listeners
     stats timeout 30s
     maxconn 20000
     # Where the machine grants fewer descriptors it serves fewer connections instead of none.
     no strict-limits
-    localpeer director
+    localpeer onehost
     # An old worker with a connection that never ends must end one day.
-    hard-stop-after 6h
+    hard-stop-after 24h
 
 defaults
     mode tcp
     log global
     option dontlognull
     option redispatch
+    option clitcpka
+    option srvtcpka
     retries 3
-    timeout connect 5s
+    timeout connect 2s
     timeout client 1h
     timeout server 1h
+    timeout tunnel 24h
+    timeout client-fin 30s
+    timeout server-fin 30s
     timeout check 2s
     default-server inter 2s fastinter 500ms downinter 2s rise 2 fall 2
 
 # A reload hands the tables of persistence over through this.
-peers local
-    peer director 127.0.0.1:10777
-
-# HAProxy does not start without a proxy; this one also tells that it lives.
-frontend onehost
-    mode http
-    bind unix@/run/haproxy/onehost.http mode 600
-    http-request return status 204
+peers onehost
+    peer onehost {peer}
 """
 
 
@@ -108,7 +112,7 @@ class Server:
     @property
     def number(self) -> int:
         """Its id within HAProxy, the same in every table and after every reload."""
-        return zlib.crc32(self.name.encode()) & 0x7FFFFFFF or 1
+        return (self.owner - 1) % _NUMBERS + 1
 
 
 def document(thing: Service | Server) -> bytes:
@@ -136,7 +140,7 @@ def render(services: Iterable[Service], servers: Iterable[Server]) -> tuple[str,
     body = "".join(_listen(s, nodes) for s in sorted(services, key=lambda s: (s.name, s.owner)))
     plain = re.sub(r" weight \d+ ", " weight ", _HEAD + body)
     structure = "onehost-" + hashlib.sha256(plain.encode()).hexdigest()[:16]
-    return _HEAD.format(structure=structure, socket=SOCKET) + body, structure
+    return _HEAD.format(structure=structure, socket=SOCKET, peer=PEER) + body, structure
 
 
 def members(of: Service, servers: Iterable[Server]) -> list[Server]:
@@ -147,7 +151,7 @@ def members(of: Service, servers: Iterable[Server]) -> list[Server]:
 def _listen(of: Service, nodes: list[Server]) -> str:
     colon = f"[{of.address}]" if ":" in of.address else of.address
     lines = [
-        f"bind {colon}:{of.port} transparent",
+        f"bind {colon}:{of.port}",
         f"balance {_SCHEDULERS[of.scheduler]}",
         # Nodes see the client's own address.
         "source 0.0.0.0 usesrc clientip" if ":" not in of.address else "source :: usesrc clientip",
@@ -156,7 +160,7 @@ def _listen(of: Service, nodes: list[Server]) -> str:
     if of.persistence_seconds:
         lines += [
             f"stick-table type {'ipv6' if ':' in of.address else 'ip'} size 200k "
-            f"expire {of.persistence_seconds}s peers local",
+            f"expire {of.persistence_seconds}s peers onehost",
             "stick on src",
         ]
     for node in members(of, nodes):
