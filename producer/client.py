@@ -60,8 +60,8 @@ class Onehost:
         """Commits all wishes in one transaction, or none."""
         return submit(self.engine, self.settings, wishes, dry_run=dry_run)
 
-    def wish(self, noun: str, name: str, verb: str, fields: Mapping[str, Any] | None = None, *, reason: str | None = None,
-             if_generation: int | None = None, idempotency_key: str | None = None,
+    def wish(self, noun: str, name: str, verb: str, fields: Mapping[str, Any] | None = None, *,
+             reason: str | None = None, if_generation: int | None = None, idempotency_key: str | None = None,
              deadline: timedelta = DEADLINE) -> Wish:  # fmt: skip
         """A wish in the name of this client's actor. Raises Invalid for words that no record could keep."""
         for what, text, longest in (("actor", self.actor, 200), ("source", self.source, 200),

@@ -131,7 +131,7 @@ class Proof:
         return len(seen)
 
     def _curl(self, domain: str, address: str, path: str = "/", client: str = "") -> str:
-        """"STATUS BODY" of a request for a domain at an address."""
+        """ "STATUS BODY" of a request for a domain at an address."""
         source = ["--interface", client] if client else []
         done = self._in("client", "curl", "-s", "-m", "10", *source, "-w", "\n%{http_code}", "--resolve",
                         f"{domain}:80:{address}", f"http://{domain}{path}")  # fmt: skip

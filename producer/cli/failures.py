@@ -60,10 +60,14 @@ def guard(act: Callable[[], Any]) -> int:
 
 def say(what: str, hint: str = "") -> None:
     """`error: what. try: hint` on standard error."""
-    line = f"error: {what.strip().removesuffix('.')}"
+    line = f"error: {_shown(what).removesuffix('.')}"
     if hint:
-        line += f". {hint}" if hint.startswith("did you mean") else f". try: {hint}"
-    click.echo(without_secrets(one_line(line)), err=True)
+        line += f". {_shown(hint)}" if hint.startswith("did you mean") else f". try: {_shown(hint)}"
+    click.echo(line, err=True)
+
+
+def _shown(text: str) -> str:
+    return without_secrets(one_line(text))
 
 
 def one_line(text: str) -> str:

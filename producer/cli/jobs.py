@@ -84,7 +84,7 @@ def _cancel(job_id: int, **values: Any) -> int:
 
 
 _LIST_OPTIONS: list[click.Parameter] = [
-    click.Option(["--state"], type=click.Choice([*states.Job]), help="Only jobs in this state."),
+    click.Option(["--state"], type=click.Choice([state.value for state in states.Job]), help="Only jobs in this state."),
     click.Option(["--kind"], metavar="KIND", help="Only this kind, such as account.create or account.*"),
     click.Option(["--resource"], metavar="NOUN/NAME", help="Only jobs of this resource, or of this noun."),
     click.Option(["--actor", "actor"], metavar="WHO", help="Only jobs this actor asked for."),

@@ -45,8 +45,10 @@ def _init(no_broker: bool, **given: Any) -> None:
     from ...broker_config import apply, bootstrap
 
     if no_broker:
-        with _files():
-            apply.prepare(config, nodes)
+        if not config.definitions.exists():
+            # Not a second time: its salts are new each time, and a running broker is the business of `broker apply`.
+            with _files():
+                apply.prepare(config, nodes)
         tick(f"secrets and {config.definitions} are there for a broker that starts for the first time")
         return
     with _files():

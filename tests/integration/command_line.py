@@ -49,9 +49,16 @@ class CommandLine:
         assert done.exit_code == 0, (words, done.output, done.exception)
         return done.stdout
 
-    def process(self, *words: str | bytes, stdin: bytes = b"", **environment: str) -> subprocess.CompletedProcess[bytes]:
+    def process(
+        self, *words: str | bytes, stdin: bytes = b"", **environment: str
+    ) -> subprocess.CompletedProcess[bytes]:
         """One command in a process of its own."""
-        known = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "ONEHOST_CONFIG": str(self.config), "ONEHOST_ACTOR": "tester"}
+        known = {
+            "PATH": "/usr/bin:/bin",
+            "LANG": "C.UTF-8",
+            "ONEHOST_CONFIG": str(self.config),
+            "ONEHOST_ACTOR": "tester",
+        }
         program = [sys.executable, "-c", "from onehost.producer.cli import main; main()"]
         return subprocess.run([*program, *words], input=stdin, capture_output=True, timeout=60, env=known | environment,
                               check=False)  # fmt: skip

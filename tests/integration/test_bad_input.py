@@ -233,7 +233,11 @@ def onehost(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CommandLine]:
     """A cluster as wanted: three nodes (one cordoned), an account, a virtual service; no broker, no worker."""
     made = CommandLine(tmp_path_factory.mktemp("bad"))
     made.init()
-    for name, address, role in (("store1", "10.0.0.10", "storage"), ("web1", "10.0.0.11", "web"), ("web2", "10.0.0.12", "web")):
+    for name, address, role in (
+        ("store1", "10.0.0.10", "storage"),
+        ("web1", "10.0.0.11", "web"),
+        ("web2", "10.0.0.12", "web"),
+    ):
         made.good("node", "add", name, address, "--roles", role, "--no-broker")  # jobs 1 to 3
     made.good("account", "create", "alice", "--domain", "alice.example.com", "--idempotency-key", "setup")  # job 4
     made.good("virtual-service", "create", "http", "198.51.100.10", "80")  # job 5: no director, so it is over

@@ -10,11 +10,11 @@ from dataclasses import asdict, dataclass
 
 #: HAProxy's own limit.
 MAX_WEIGHT = 256
-SOCKET = "/run/haproxy/onehost.sock"
 #: LVS's words for them, and HAProxy's.
 _SCHEDULERS = {"wrr": "roundrobin", "wlc": "leastconn"}
 #: HAProxy's server ids are positive and of 31 bits.
 _NUMBERS = 2**31 - 1
+#: Where the running HAProxy is asked and told.
 SOCKET = "/run/haproxy/onehost.sock"
 #: Where a reload hands the tables of persistence over; on the loopback, for HAProxy alone.
 PEER = "127.0.0.1:10777"

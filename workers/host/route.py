@@ -7,19 +7,24 @@ give them to HAProxy's socket instead of forwarding them. Nodes need their defau
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 from ...models.errors import Temporary
 from .machine import Machine
 
+log = logging.getLogger(__name__)
+
 #: Packets for one of HAProxy's transparent sockets bear this mark and are routed by this table.
 MARK, TABLE = 1, 100
 #: Addresses put up by us bear this label.
 LABEL = "lo:onehost"
-_SYSCTLS = {"ip_forward": "1", "ip_nonlocal_bind": "1", "conf/all/rp_filter": "0", "conf/default/rp_filter": "0"}
-_RULES = f"""table ip onehost_director
-delete table ip onehost_director
-table ip onehost_director {{
+#: So that HAProxy may listen on an address that is with another director at the moment.
+_NONLOCAL = Path("/proc/sys/net/ipv4/ip_nonlocal_bind")
+#: Replaced in one step, so that no packet of an open connection goes astray.
+_RULES = f"""table ip onehost
+delete table ip onehost
+table ip onehost {{
   chain answers {{
     type filter hook prerouting priority mangle; policy accept;
     meta l4proto tcp socket transparent 1 meta mark set {MARK}
@@ -29,11 +34,13 @@ table ip onehost_director {{
 
 
 def prepare(machine: Machine) -> None:
-    """Sets up the way back. Safe to repeat while connections run."""
-    for name, value in _SYSCTLS.items():
-        path = Path("/proc/sys/net/ipv4") / name
-        if path.read_text().strip() != value:
-            path.write_text(value)
+    """Sets up the way back. Safe to repeat while connections run. Raises Temporary in the words of `ip` or `nft`."""
+    try:
+        if _NONLOCAL.read_text().strip() != "1":
+            _NONLOCAL.write_text("1")
+    except OSError as error:
+        # A container may not set it. Addresses are put up before HAProxy binds them, so it is needed by few.
+        log.info("not set", extra={"action": "sysctl", "name": _NONLOCAL.name, "why": error.strerror})
     run = machine.runner.run
     if f"fwmark {MARK:#x} lookup {TABLE}" not in run(["ip", "rule", "show"]).check().output:
         run(["ip", "rule", "add", "fwmark", str(MARK), "lookup", str(TABLE)]).check()

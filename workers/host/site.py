@@ -51,6 +51,7 @@ _SITE = """# onehost's own file, rewritten by its worker
     </Location>
 {php}    <Directory {root}>
         Options SymLinksIfOwnerMatch
+        DirectoryIndex index.php index.html index.htm
         AllowOverride AuthConfig Limit Indexes Nonfatal=Override
         AllowOverrideList {allowed}
         Require all granted
@@ -76,7 +77,6 @@ ServerSignature Off
 TraceEnable Off
 # The same file has the same tag on every node; a file on shared storage that shrinks must not kill a child.
 FileETag MTime Size
-DirectoryIndex index.php index.html index.htm
 EnableMMAP Off
 EnableSendfile Off
 # Room for the children of two old generations that still serve slow downloads.

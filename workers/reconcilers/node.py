@@ -7,6 +7,9 @@ from ..entry import Difference, Entry, View
 from ..host import Host
 from ..host.balance import Server
 
+#: What `require` is asked for.
+_DIRECTOR = frozenset({"director"})
+
 
 def wanted(entry: Entry) -> Server | None:
     """The server that a director is to have for this node."""
@@ -31,12 +34,12 @@ class Node:
             return {"server": "made" if to_be else "removed"}
         parts = ("address", "roles", "weight", "traffic")
         pairs = {part: (_words(getattr(is_, part)), _words(getattr(to_be, part))) for part in parts}
-        return {part: f"{old} -> {new}" for part, (old, new) in pairs.items() if old != new} or {"server": "changed"}
+        return {part: f"{old} -> {new}" for part, (old, new) in pairs.items() if old != new}
 
     def prepare(self, entry: Entry, host: Host, view: View) -> None:
         """See Reconciler."""
         if "director" in entry.roles:
-            host.require(frozenset({"director"}))
+            host.require(_DIRECTOR)
 
     def stage(self, entry: Entry, host: Host, view: View) -> None:
         """See Reconciler."""
@@ -48,21 +51,31 @@ class Node:
             host.director.drop(entry.id)
 
     def finish(self, entry: Entry, host: Host, view: View) -> None:
-        """Nothing: connections of a drained node are waited for, never cut."""
+        """See Reconciler. Persistent clients leave a drained node; open connections are waited for, never cut.
+
+        A client that came in the moment of the drain is met by the next look, as a drain is looked at until it is over.
+        """
+        if server := wanted(entry):
+            host.director.align()
+            if server.traffic == "drained":
+                host.director.expel(entry.id)
 
     def verify(self, entry: Entry, host: Host, view: View) -> None:
         """See Reconciler. Raises Pending while a drained node has connections and its time is not up."""
         server = wanted(entry)
         if server is None or entry.spec is None:
+            if "director" in entry.roles:
+                host.director.verify_no_server(entry.id)
             return
         host.director.verify_server(server)
         if server.traffic == "drained" and entry.started_seconds < entry.spec["drain_seconds"]:
-            left = host.director.connections(server.name)
+            left = host.director.connections(entry.id)
             if left:
-                raise Pending(f"{left} connection{'s' if left > 1 else ''} left")
+                raise Pending(f"{left} connection{'s' if left > 1 else ''} left on {entry.name}")
 
 
 def _replaced(entry: Entry, host: Host) -> list[int]:
+    """Earlier ids of this name that are still known here. Raises Permanent for one that this entry does not replace."""
     if wanted(entry) is None:
         return []
     others = host.director.others(entry.id, entry.name, Server)

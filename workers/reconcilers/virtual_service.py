@@ -7,6 +7,8 @@ from ..entry import Difference, Entry, View
 from ..host import Host
 from ..host.balance import Service
 
+#: What `require` is asked for.
+_DIRECTOR = frozenset({"director"})
 _PARTS = ("address", "port", "role", "persistence_seconds", "scheduler", "check")
 
 
@@ -32,12 +34,12 @@ class VirtualService:
         if not is_ or not to_be:
             return {"service": "made" if to_be else "removed"}
         pairs = {part: (getattr(is_, part), getattr(to_be, part)) for part in _PARTS}
-        return {part: f"{old} -> {new}" for part, (old, new) in pairs.items() if old != new} or {"service": "changed"}
+        return {part: f"{old} -> {new}" for part, (old, new) in pairs.items() if old != new}
 
     def prepare(self, entry: Entry, host: Host, view: View) -> None:
         """See Reconciler."""
         if "director" in entry.roles:
-            host.require(frozenset({"director"}))
+            host.require(_DIRECTOR)
 
     def stage(self, entry: Entry, host: Host, view: View) -> None:
         """See Reconciler."""
@@ -49,17 +51,26 @@ class VirtualService:
             host.director.drop(entry.id)
 
     def finish(self, entry: Entry, host: Host, view: View) -> None:
-        """Nothing: a removed service's open connections end by themselves."""
+        """See Reconciler. A removed service's open connections end by themselves, with the last service at once."""
+        if wanted(entry):
+            host.director.align()
 
     def verify(self, entry: Entry, host: Host, view: View) -> None:
-        """See Reconciler."""
-        if service := wanted(entry):
-            host.director.verify_service(service)
-        elif "director" in entry.roles:
-            host.director.verify_gone(f"{entry.name}.{entry.id}")
+        """See Reconciler. Nodes that this director has applied and that have the role must be among the servers."""
+        service = wanted(entry)
+        if service is None:
+            if "director" in entry.roles:
+                host.director.verify_no_service(f"{entry.name}.{entry.id}")
+            return
+        host.director.verify_service(service)
+        for node in view.all("node"):
+            applied = node.applied_spec or {}
+            if service.role in applied.get("roles", ()) and host.director.server(node.id) is None:
+                raise Permanent(f"node {node.name} is not among the real servers of {entry.name}")
 
 
 def _replaced(entry: Entry, host: Host) -> list[int]:
+    """Earlier ids of this name that are still known here. Raises Permanent for one that this entry does not replace."""
     if wanted(entry) is None:
         return []
     others = host.director.others(entry.id, entry.name, Service)

@@ -43,7 +43,9 @@ def test_help_answers_in_under_300_ms() -> None:
 
 @pytest.mark.parametrize("words", [("--help",), ("account", "create", "--help"), ("node", "--help"), ("version",)])
 def test_no_slow_library_is_loaded_for_help(words: tuple[str, ...]) -> None:
-    code = f"import sys, atexit; atexit.register(lambda: print([n for n in {SLOW} if n in sys.modules], file=sys.stderr));"
+    code = (
+        f"import sys, atexit; atexit.register(lambda: print([n for n in {SLOW} if n in sys.modules], file=sys.stderr));"
+    )
     program = [sys.executable, "-c", code + PROGRAM[-1], *words]
     done = subprocess.run(program, check=True, capture_output=True, text=True)
     assert done.stderr == "[]\n"

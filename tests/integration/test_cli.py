@@ -1,0 +1,335 @@
+"""The command line end to end: on a store of its own, on a real broker, and waiting for real workers."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import pty
+import re
+import sqlite3
+import stat
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from onehost.models import settings
+from onehost.producer.passwords import hashed
+
+from .command_line import CommandLine
+from .conftest import Cluster, wait_until
+
+PASSWORD = "correct-horse-4711"
+
+
+@pytest.fixture
+def onehost(tmp_path: Path) -> CommandLine:
+    """A manager's store and settings; nothing in it."""
+    made = CommandLine(tmp_path)
+    made.init()
+    return made
+
+
+@pytest.fixture
+def three(onehost: CommandLine) -> CommandLine:
+    """With three nodes that nobody has heard of."""
+    onehost.good("node", "add", "store1", "10.0.0.10", "--roles", "storage", "--no-broker")
+    onehost.good("node", "add", "web1", "10.0.0.11", "--roles", "web", "--roles", "ssh", "--no-broker")
+    onehost.good("node", "add", "web2", "10.0.0.12", "--roles", "web", "--no-broker")
+    return onehost
+
+
+def test_init_twice_is_the_same_as_once(onehost: CommandLine) -> None:
+    before = onehost.contents()
+    done = onehost.good("init", "--no-broker")
+    assert "are there" in done and "store is at revision" in done
+    assert onehost.contents() == before
+    assert settings.manager(onehost.config).store == onehost.store
+    assert "head" not in onehost.good("db", "current") and onehost.good("db", "upgrade")
+
+
+def test_a_broker_out_of_reach_is_said_and_the_node_stays(onehost: CommandLine) -> None:
+    done = onehost.run("node", "add", "web1", "10.0.0.11", "--roles", "web")
+    assert done.exit_code == 7
+    assert "the store has it" in done.stderr and "try: onehost broker apply" in done.stderr
+    assert json.loads(onehost.good("get", "node", "web1", "-o", "json"))["name"] == "web1"
+    assert onehost.run("init").exit_code == 7
+    assert onehost.run("broker", "apply").exit_code == 7
+
+
+def test_a_worker_is_given_its_settings(three: CommandLine) -> None:
+    path = three.folder / "worker.toml"
+    words = ("--worker-config", str(path), "--broker-host", "10.0.0.1", "--no-broker")
+    three.good("node", "credentials", "web1", *words)
+    found = settings.worker(path, {})
+    assert (found.node, found.broker.host, found.broker.user) == ("web1", "10.0.0.1", "node-web1")
+    assert len(found.broker.password()) > 30
+    assert stat.S_IMODE(found.broker.password_file.stat().st_mode) == 0o600
+    first = found.broker.password()
+    three.good("node", "credentials", "web1", *words)
+    assert found.broker.password() != first
+    elsewhere = three.folder / "w3.toml"
+    three.good("node", "add", "web3", "10.0.0.13", "--roles", "web", "--no-broker", "--worker-config", str(elsewhere))
+    assert tomllib.loads(elsewhere.read_text())["node"] == "web3"
+
+
+def test_the_life_of_an_account(three: CommandLine) -> None:
+    key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f alice@home"
+    (three.folder / "keys").write_text(f"# mine\n{key}\n")
+    words = ("--domain", "Bücher.example.com", "--ssh-keys", str(three.folder / "keys"), "--reason", "order 7")
+    created = three.good("account", "create", "alice", *words, "--password", stdin=f"{PASSWORD}\n")
+    assert created == "account alice: job 4 for 3 nodes (onehost job wait 4)\n"
+    shown = json.loads(three.good("account", "show", "alice", "-o", "json"))
+    assert shown["spec"]["domain"] == "xn--bcher-kva.example.com" and shown["spec"]["uid"] == 20000
+    assert "password_hash" not in shown["spec"] and shown["spec"]["ssh_keys"] == [key.rpartition(" ")[0]]
+    assert [node["node"] for node in shown["nodes"]] == ["store1"], "the storage node's stage is the first"
+    would = three.good("account", "set", "alice", "--access", "shell", "--no-php", "--dry-run")
+    assert would == "account alice: would change\n  access: sftp -> shell\n  php: yes -> no\n"
+    assert "nothing would change" in three.good("account", "set", "alice", "--php", "--dry-run")
+    assert three.good("account", "set", "alice", "--php") == "account alice: unchanged\n"
+    receipt = json.loads(three.good("account", "suspend", "alice", "--if-generation", "1", "-o", "json"))["receipt"]
+    assert receipt["generation"] == 2 and receipt["difference"] == {"suspended": "no -> yes"}
+    assert three.good("account", "passwd", "alice", stdin="another-long-one\n").startswith("account alice: job")
+    assert three.good("account", "passwd", "alice", "--password-hash", hashed("a third one")).startswith(
+        "account alice"
+    )
+    assert re.search(r"alice +xn--bcher-kva.example.com +sftp +yes +yes +20000", three.good("account", "list"))
+    three.good("account", "delete", "alice", "--yes", "alice")
+    assert three.good("account", "list") == "no accounts\n"
+
+
+def test_no_secret_is_written_anywhere_but_as_a_hash_in_the_store(three: CommandLine) -> None:
+    secret = hashed(PASSWORD)
+    said = [
+        three.run("account", "create", "alice", "--password-hash", secret, "-o", form) for form in ("table", "json")
+    ]
+    said.append(three.run("account", "create", "bobby", "--password", "--dry-run", "-o", "yaml", stdin=PASSWORD))
+    said += [three.run(*words, "-o", form) for form in ("table", "json", "yaml")
+             for words in (("account", "show", "alice"), ("account", "list"), ("get", "account", "alice"),
+                           ("audit", "list"), ("job", "list"), ("job", "show", "4"), ("status",))]  # fmt: skip
+    said += [three.run("audit", "export", "--format", form) for form in ("csv", "jsonl")]
+    assert all(PASSWORD not in done.output and "$6$" not in done.output for done in said)
+
+
+def test_idempotency_key_gives_the_same_job(three: CommandLine) -> None:
+    words = ("account", "create", "alice", "--idempotency-key", "k1")
+    assert three.good(*words) == three.good(*words)
+    assert len(json.loads(three.good("job", "list", "--kind", "account.*", "-o", "json"))) == 1
+
+
+def test_documents_go_round(three: CommandLine) -> None:
+    three.good("account", "create", "alice", "--domain", "alice.example.com", "--password", stdin=f"{PASSWORD}\n")
+    text = three.good("get", "account", "-o", "yaml")
+    assert three.good("apply", "-f", "-", stdin=text) == "account alice: unchanged\n"
+    (found,) = yaml.safe_load_all(text)
+    found["spec"]["access"] = "shell"
+    other = {"noun": "account", "name": "bobby", "spec": {"domain": "bobby.example.com"}}
+    service = {"noun": "virtual-service", "name": "http", "spec": {"address": "198.51.100.1", "port": 80}}
+    file = three.folder / "cluster.yaml"
+    file.write_text(yaml.safe_dump_all([found, other, service]))
+    before = three.contents()
+    would = three.good("apply", "-f", str(file), "--dry-run")
+    assert "account alice: would change\n  access: sftp -> shell" in would and "bobby: would change" in would
+    assert three.contents() == before
+    told = three.good("apply", "-f", str(file)).splitlines()
+    assert [line.partition(" (")[0] for line in told] == [
+        "account alice: changed", "account bobby: made", "virtual_service http: made",
+    ]  # fmt: skip
+    with sqlite3.connect(three.folder / "store.db") as store:
+        kept = store.execute("SELECT resource_id, generation, secrets FROM revision WHERE secrets NOT NULL").fetchall()
+    store.close()
+    assert [row[1] for row in kept] == [2], kept  # "the password that the file leaves out is kept"
+    again = three.good("apply", "-f", "-", stdin=json.dumps([found, other]))
+    assert again.count("unchanged") == 2
+    three.good("delete", "account", "bobby", "--yes", "bobby")
+    assert three.run("get", "account", "bobby").exit_code == 4
+
+
+def test_applied_nodes_get_credentials_at_the_broker(onehost: CommandLine) -> None:
+    text = json.dumps({"noun": "node", "name": "web1", "spec": {"address": "10.0.0.11", "roles": ["web"]}})
+    assert onehost.run("apply", "-f", "-", stdin=text).exit_code == 7, "there is no broker"
+    with sqlite3.connect(onehost.folder / "store.db") as store:
+        assert store.execute("SELECT count(*) FROM node_status WHERE password_hash IS NOT NULL").fetchone() == (1,)
+    store.close()
+
+
+def test_load_balancer(three: CommandLine) -> None:
+    three.good("lb", "create", "http", "198.51.100.10", "80", "--check", "http")
+    three.good("node", "cordon", "web2")
+    shown = three.good("lb", "show")
+    assert "http  198.51.100.10:80 wrr, check http, persistence 300 s" in shown
+    assert re.search(r"web1 +10.0.0.11 +100 +active", shown) and re.search(r"web2 +10.0.0.12 +0 +cordoned", shown)
+    (service,) = json.loads(three.good("lb", "show", "http", "-o", "json"))
+    assert [real["node"] for real in service["real_servers"]] == ["web1", "web2"]
+
+
+def test_jobs(three: CommandLine) -> None:
+    three.good("account", "create", "alice")
+    three.good("account", "set", "alice", "--no-php")
+    jobs = json.loads(three.good("job", "list", "--resource", "account/alice", "-o", "json"))
+    assert [(job["id"], job["state"]) for job in jobs] == [(5, "running"), (4, "running")]
+    assert json.loads(three.good("job", "list", "--limit", "1", "--before", "3", "-o", "json"))[0]["id"] == 2
+    assert three.good("job", "list", "--actor", "nobody") == "no jobs\n"
+    shown = three.good("job", "show", "5")
+    assert re.search(r"asked by +tester \(command line\)", shown) and re.search(r"store1 +1 +waiting +- +new", shown)
+    late = three.run("job", "wait", "5", "--timeout", "0")
+    assert late.exit_code == 6 and "job 5 goes on" in late.stderr and "try: onehost job wait 5" in late.stderr
+    late = three.run("account", "suspend", "alice", "--wait", "--timeout", "0", "-o", "json")
+    assert late.exit_code == 6 and json.loads(late.stdout)["job"]["state"] == "running"
+    three.good("job", "retry", "6", "--reason", "again")
+    assert three.good("job", "cancel", "7", "--reason", "enough").startswith("account alice: ")
+
+
+def test_audit(three: CommandLine) -> None:
+    three.good("account", "create", "alice", "--reason", "=HYPERLINK(1)")
+    listed = json.loads(three.good("audit", "list", "--resource", "account/alice", "--since", "5m", "-o", "json"))
+    assert [(event["kind"], event["actor"]) for event in listed] == [("account.create", "tester")]
+    assert three.good("audit", "list", "--until", "1h") == "no events\n"
+    assert "account.create" in three.good("audit", "show", str(listed[0]["id"]))
+    lines = three.good("audit", "export").splitlines()
+    assert [json.loads(line)["id"] for line in lines] == sorted(
+        (json.loads(line)["id"] for line in lines), reverse=True
+    )
+    three.good("--actor", "@evil", "account", "suspend", "alice")
+    rows = list(csv.DictReader(io.StringIO(three.good("audit", "export", "--format", "csv", "--actor", "@evil"))))
+    assert [row["actor"] for row in rows] == ["'@evil"]
+    file = three.folder / "events.csv"
+    assert three.good("audit", "export", "--format", "csv", "--file", str(file)) == ""
+    assert file.read_text().count("\n") == 1 + len(lines) + 1
+    assert three.good("audit", "head") == "0:\n"
+    assert re.fullmatch(r"audit chain ok: 0 events, head 0:, \d not sealed yet\n", three.good("audit", "verify"))
+
+
+def test_audit_verify_names_the_first_bad_row(three: CommandLine) -> None:
+    from onehost.models.store import connect, writing
+    from onehost.producer import seal
+
+    engine = connect(three.store)
+    with writing(engine) as connection:
+        assert seal.seal(connection) == 3
+    engine.dispose()
+    head = three.good("audit", "head").strip()
+    assert "3 events" in three.good("audit", "verify", "--head", head)
+    with sqlite3.connect(three.folder / "store.db") as store:
+        store.execute("DELETE FROM seal WHERE position = 3")
+    done = three.run("audit", "verify", "--head", head)
+    assert done.exit_code == 1 and "its end was cut off" in done.stdout
+    with sqlite3.connect(three.folder / "store.db") as store:
+        store.execute("UPDATE seal SET hash = 'x' WHERE position = 2")
+    store.close()
+    done = three.run("audit", "verify", "-o", "json")
+    assert done.exit_code == 1 and "position 2" in json.loads(done.stdout)["problem"]
+
+
+def test_status_of_silent_nodes(three: CommandLine) -> None:
+    done = three.run("status")
+    assert done.exit_code == 2 and done.stdout.startswith("bad: none of 3 nodes is online")
+    assert json.loads(three.run("status", "-o", "json").stdout)["level"] == "bad"
+
+
+def test_as_a_program(three: CommandLine) -> None:
+    done = three.process("account", "list", "-o", "json")
+    assert (done.returncode, json.loads(done.stdout)) == (0, [])
+    for shell in ("bash", "zsh", "fish"):
+        assert b"_ONEHOST_COMPLETE" in three.process("completion", shell).stdout
+    (three.folder / "store.db").unlink()
+    done = three.process("account", "list")
+    assert done.returncode == 7 and not (three.folder / "store.db").exists(), "no empty file is left behind"
+
+
+@pytest.mark.broker
+def test_init_and_nodes_on_a_real_broker(rabbitmq: Any, tmp_path: Path) -> None:
+    onehost = CommandLine(tmp_path)
+    base = rabbitmq.settings(tmp_path)
+    words = ["--store", onehost.store, "--secrets", str(base.secrets), "--definitions", str(base.definitions)]
+    words += ["--management", base.management, "--broker-port", str(base.broker.port)]
+    first = onehost.run("init", *words)
+    if first.exit_code == 7:
+        pytest.skip(f"another test took guest away: {first.stderr}")
+    assert first.exit_code == 0, first.output
+    assert "broker is in line" in onehost.good("init")
+    worker = tmp_path / "worker.toml"
+    onehost.good("node", "add", "web1", "10.0.0.11", "--roles", "web", "--worker-config", str(worker))
+    assert onehost.good("broker", "check") == "broker: no drift\n"
+    own = settings.worker(worker, {}).broker
+    rabbitmq.ctl(["authenticate_user", own.user, own.password()])
+    rabbitmq.ctl(["delete_user", "node-web1"])
+    drift = onehost.run("broker", "check", "-o", "json")
+    assert drift.exit_code == 1 and {"create"} == {step["verb"] for step in json.loads(drift.stdout)}
+    assert "create user node-web1" in onehost.good("broker", "apply")
+    onehost.good("node", "remove", "web1", "--yes", "web1")
+    assert onehost.good("broker", "check") == "broker: no drift\n"
+
+
+@pytest.mark.broker
+def test_waiting_for_real_nodes(cluster: Cluster, tmp_path: Path) -> None:
+    onehost = CommandLine(tmp_path)
+    onehost.config.write_text(f'store = "{cluster.settings.store}"\n')
+    done = onehost.run("account", "create", "alice", "--wait", "--timeout", "20")
+    assert done.exit_code == 0, done.output
+    assert re.search(r"account alice: applied on 4 of 4 nodes in [0-9.]+ s \(job \d+\)", done.stdout)
+    assert re.search(r"web3: applied in [0-9.]+ s", done.stderr)
+    wait_until(lambda: onehost.run("status").exit_code == 0)
+    assert onehost.good("status").startswith("ok: 4 of 4 nodes online")
+
+    def fail(entry: Any) -> None:
+        if entry.name == "carol":
+            raise RuntimeError("the disk is on fire")
+
+    cluster.recorders["web3"]["account"].fail = fail
+    done = onehost.run("account", "create", "carol", "--wait", "-o", "json")
+    assert done.exit_code == 1 and json.loads(done.stdout)["job"]["state"] == "partial"
+    job = json.loads(done.stdout)["receipt"]["job_id"]
+    assert re.search(r"web3 +2 +failed .* RuntimeError: the disk is on fire", onehost.good("job", "show", str(job)))
+    cluster.recorders["web3"]["account"].fail = lambda entry: None
+    assert onehost.run("job", "retry", str(job), "--wait").exit_code == 0
+    text = "".join(f"---\nnoun: account\nname: many{n}\n" for n in range(5))
+    done = onehost.run("apply", "-f", "-", "--wait", stdin=text)
+    assert done.exit_code == 0 and done.stdout.count("applied on 4 of 4 nodes") == 5
+
+
+def typed(onehost: CommandLine, words: list[str], *dialogue: tuple[bytes, bytes]) -> tuple[int, bytes]:
+    """Runs the program on a terminal, answering each prompt; its exit code and all that was shown."""
+    ours, theirs = pty.openpty()
+    environment = {"PATH": "/usr/bin:/bin", "ONEHOST_CONFIG": str(onehost.config), "TERM": "xterm", "LANG": "C.UTF-8"}
+    command = [sys.executable, "-c", "from onehost.producer.cli import main; main()", *words]
+    child = subprocess.Popen(
+        command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, start_new_session=True
+    )
+    os.close(theirs)
+    shown, waiting = b"", list(dialogue)
+    try:
+        while True:
+            try:
+                shown += os.read(ours, 4096)
+            except OSError:  # Linux says so when the last one has closed the terminal.
+                break
+            if waiting and waiting[0][0] in shown:
+                os.write(ours, waiting.pop(0)[1])
+        return child.wait(30), shown
+    finally:
+        child.kill()
+        child.wait()
+        os.close(ours)
+
+
+def test_on_a_terminal(three: CommandLine) -> None:
+    answers = ((b"Password: ", f"{PASSWORD}\n".encode()), (b"The same again: ", f"{PASSWORD}\n".encode()))
+    code, shown = typed(three, ["account", "create", "alice", "--password", "--timeout", "1"], *answers)
+    assert code == 6, shown
+    assert PASSWORD.encode() not in shown and b"never heard of" in shown and b"job 4 goes on" in shown
+    asked = b"Type its name to go on: "
+    code, shown = typed(three, ["account", "delete", "alice", "--no-wait"], (asked, b"alise\n"))
+    assert code == 3 and b"the name is another one" in shown
+    code, shown = typed(three, ["account", "delete", "alice", "--no-wait"], (asked, b"alice\n"))
+    assert code == 0, shown
+    code, shown = typed(three, ["node", "list"])
+    assert code == 0 and b"web2" in shown and b"\x1b[" in shown
+    code, shown = typed(three, ["--no-color", "node", "list"])
+    assert code == 0 and b"web2" in shown and b"\x1b[3" not in shown
