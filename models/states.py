@@ -21,7 +21,7 @@ class Target(StrEnum):
     APPLIED = "applied"  # acknowledged
     FAILED = "failed"  # acknowledged, with a reason
     SUPERSEDED = "superseded"  # a newer job came first
-    CANCELLED = "cancelled"  # closed by a cancel before its stage opened
+    CANCELLED = "cancelled"  # a cancel came first
     HALTED = "halted"  # an earlier stage failed, so this one never opened
     LOST = "lost"  # the node was removed
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar
 
-from marshmallow import EXCLUDE, Schema, ValidationError, validate
+from marshmallow import EXCLUDE, Schema, ValidationError, validate, validates_schema
 from marshmallow import fields as field
 
 from .canonical import canonical
@@ -22,6 +23,10 @@ MAX_BODY_BYTES = 256 * 1024
 LISTED_AT_ONCE = 4000
 #: A larger difference or reason is cut: what a node says must not fill the store.
 MAX_TEXT = 2000
+#: A key of a difference, a name of a phase.
+MAX_WORD = 80
+#: Keys of a difference, phases of a round: more than any noun has.
+MAX_KEYS = 200
 
 
 class Undecodable(ValueError):
@@ -32,8 +37,33 @@ def _whole(**more: Any) -> field.Integer:
     return field.Integer(strict=True, validate=validate.Range(0, (1 << 63) - 1), **more)
 
 
+def clean(text: str, longest: int) -> str:
+    """`text` as any store can keep it: no NUL, no half of a surrogate pair, cut to `longest` characters."""
+    return text[:longest].replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+
+
+def _check_clean(text: str) -> None:
+    if clean(text, len(text)) != text:
+        raise ValidationError("holds NUL or half of a surrogate pair")
+
+
 def _text(longest: int = 253, **more: Any) -> field.String:
-    return field.String(validate=validate.Length(max=longest), **more)
+    return field.String(validate=[validate.Length(max=longest), _check_clean], **more)
+
+
+def _seconds(**more: Any) -> field.Float:
+    """A time or duration that a date can still be made of; neither NaN nor infinite."""
+    return field.Float(validate=validate.Range(0, 1e11), **more)
+
+
+def _tuples(length: int, **more: Any) -> field.List[Any]:
+    return field.List(field.List(_whole(), validate=validate.Length(equal=length)), **more)
+
+
+def _texts(longest: int | None = None, **more: Any) -> field.Dict:
+    """Words by part, such as a difference."""
+    return field.Dict(keys=_text(MAX_WORD), values=_text(longest or MAX_BODY_BYTES),
+                      validate=validate.Length(max=MAX_KEYS), load_default=dict, **more)  # fmt: skip
 
 
 class ApplySchema(Schema):
@@ -56,7 +86,7 @@ class ApplySchema(Schema):
     signature = _text(load_default=None, allow_none=True)
     secrets = field.Dict(load_default=dict)
     payload = field.Dict(required=True, allow_none=True)
-    have = field.List(_whole(), load_default=None, allow_none=True)
+    have = field.List(_whole(), load_default=None, allow_none=True, validate=validate.Length(equal=2))
 
 
 class WelcomeSchema(Schema):
@@ -67,8 +97,11 @@ class WelcomeSchema(Schema):
     hello = _text(required=True)
     incarnation = _whole(required=True)
     differing = field.List(_whole(), required=True)
-    have = field.List(_whole(), required=True)
-    lacking = field.List(field.List(_whole()), load_default=list)
+    #: [epoch, number]: of that epoch everything up to the number is in the audit store.
+    have = field.List(_whole(), required=True, validate=validate.Length(equal=2))
+    #: The same of earlier epochs that the hello named.
+    kept = _tuples(2, load_default=list)
+    lacking = _tuples(2, load_default=list)
 
 
 class CoverSchema(Schema):
@@ -78,7 +111,7 @@ class CoverSchema(Schema):
     node = _text(required=True)
     hello = _text(required=True)
     buckets = field.List(_whole(), required=True)
-    wanted = field.List(field.List(_whole()), required=True)
+    wanted = _tuples(2, required=True)
     again = field.List(_whole(), load_default=list)
     orphans = field.List(_whole(), load_default=list)
 
@@ -99,14 +132,15 @@ class AckSchema(Schema):
     number = _whole(required=True)
     incarnation = _whole(required=True)
     id = _whole(required=True)
-    noun = _text(required=True)
+    noun = _text(40, required=True)
     name = _text(required=True)
     generation = _whole(required=True)
     outcome = field.String(required=True, validate=validate.OneOf(("applied", "failed", "retrying")))
-    reason = field.String(load_default="")
-    difference = field.Dict(keys=_text(80), values=field.String(), load_default=dict)
-    seconds = field.Dict(keys=_text(40), values=field.Float(), load_default=dict)
-    at = field.Float(required=True)
+    reason = _text(MAX_BODY_BYTES, load_default="")
+    difference = _texts()
+    seconds = field.Dict(keys=_text(MAX_WORD), values=_seconds(), load_default=dict,
+                         validate=validate.Length(max=MAX_KEYS))  # fmt: skip
+    at = _seconds(required=True)
 
 
 class HelloSchema(Schema):
@@ -118,12 +152,18 @@ class HelloSchema(Schema):
     epoch = _whole(required=True)
     incarnation = _whole(required=True)
     version = _text(load_default="")
-    digest = _text(16 * 256, load_default="")
+    #: Empty where rows are listed.
+    digest = field.String(load_default="", validate=validate.Regexp(r"([0-9a-f]{4096})?\Z"))
     #: Ranges [epoch, first, last] of acknowledgements still held.
-    held = field.List(field.List(_whole()), load_default=list)
+    held = _tuples(3, load_default=list)
     last = _whole(load_default=0)
     buckets = field.List(_whole(), load_default=None, allow_none=True)
-    rows = field.List(field.List(_whole()), load_default=list)
+    rows = _tuples(3, load_default=list)
+
+    @validates_schema
+    def _check(self, data: Mapping[str, Any], **more: Any) -> None:
+        if data.get("buckets") is None and not data.get("digest"):
+            raise ValidationError("a hello has a digest, or lists buckets")
 
 
 class BeatSchema(Schema):
@@ -140,9 +180,10 @@ class BeatSchema(Schema):
     failed = _whole(load_default=0)
     held = _whole(load_default=0)
     rounds = _whole(load_default=0)
-    signals = field.Dict(load_default=dict)
-    blocked = field.Dict(load_default=dict)
-    at = field.Float(required=True)
+    signals = field.Dict(keys=_text(MAX_WORD), values=_whole(), load_default=dict,
+                         validate=validate.Length(max=MAX_KEYS))  # fmt: skip
+    blocked = _texts(MAX_TEXT)
+    at = _seconds(required=True)
 
 
 @dataclass(frozen=True)
@@ -167,6 +208,11 @@ class Letter:
         return self.body[name]
 
 
+@cache
+def _schema(form: str) -> Schema:
+    return Letter.schemas[form](unknown=EXCLUDE)
+
+
 def decode(data: bytes) -> Letter:
     """The letter in `data`. Unknown fields are dropped: a newer sender must not poison a queue. Raises Undecodable."""
     if len(data) > MAX_BODY_BYTES:
@@ -174,7 +220,7 @@ def decode(data: bytes) -> Letter:
     try:
         given = json.loads(data)
         form = given["form"]
-        loaded = Letter.schemas[form](unknown=EXCLUDE).load(given)
+        loaded = _schema(form).load(given)
     except (ValueError, RecursionError, KeyError, TypeError) as error:
         raise Undecodable(f"not a letter: {type(error).__name__}: {error}") from None
     except ValidationError as error:

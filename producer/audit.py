@@ -6,7 +6,7 @@ Identity is the broker user of the sender, which the broker has checked, never a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -138,7 +138,8 @@ def _event(node: Node, ack: wire.Letter, placed: Placed, now: datetime) -> Happe
     row = placed.get((ack["id"], node.id))
     strange = row is None or ack["generation"] > row.wanted
     detail = {
-        "generation": ack["generation"], "reason": ack["reason"][: wire.MAX_TEXT], "difference": ack["difference"],
+        "generation": ack["generation"], "reason": ack["reason"][: wire.MAX_TEXT],
+        "difference": _shortened(ack["difference"]),
         "seconds": ack["seconds"], "at": datetime.fromtimestamp(ack["at"], UTC).isoformat(),
     }  # fmt: skip
     return Happened(
@@ -185,7 +186,10 @@ def _changes(connection: Connection, acks: Sequence[tuple[Node, wire.Letter]],
     """What crosses a generation, and what sets an outcome (the same, and a later word on an equal generation)."""
     epochs = {row.node_id: row.epoch for row in connection.execute(select(NodeStatus.node_id, NodeStatus.epoch))}
     newest: dict[tuple[int, int], Change] = {}
-    for node, ack in sorted(acks, key=lambda each: (each[1]["generation"], each[1]["number"])):
+    # Of two words on one generation the later one counts: that of the worker's present life, else the higher number.
+    order = sorted(acks, key=lambda each: (each[1]["generation"], each[1]["epoch"] == epochs.get(each[0].id),
+                                           each[1]["number"]))  # fmt: skip
+    for node, ack in order:
         row = placed.get((ack["id"], node.id))
         if row is None or ack["outcome"] not in OUTCOMES or not row.done <= ack["generation"] <= row.wanted:
             continue
@@ -206,7 +210,8 @@ _RAISE = (
     update(Placement)
     .where(Placement.resource_id == bindparam("r"), Placement.node_id == bindparam("n"))
     .values(done=bindparam("g"), applied=bindparam("a"), outcome=bindparam("o"), reason=bindparam("why"),
-            difference=bindparam("d"), ack_epoch=bindparam("e"), ack_number=bindparam("num"), changed_at=bindparam("at"))
+            difference=bindparam("d"), ack_epoch=bindparam("e"), ack_number=bindparam("num"),
+            changed_at=bindparam("at"))
 )  # fmt: skip
 
 
@@ -218,8 +223,8 @@ def _raise(connection: Connection, changes: Sequence[Change], placed: Placed, no
         rows.append({
             "r": change.resource_id, "n": change.node_id, "g": change.now, "o": int(outcome),
             "a": max(applied, change.now) if outcome == states.Outcome.APPLIED else applied,
-            "why": ack["reason"][: wire.MAX_TEXT] or None, "d": canonical(ack["difference"]), "e": ack["epoch"],
-            "num": ack["number"], "at": now,
+            "why": ack["reason"][: wire.MAX_TEXT] or None, "d": canonical(_shortened(ack["difference"])),
+            "e": ack["epoch"], "num": ack["number"], "at": now,
         })  # fmt: skip
     if rows:
         connection.execute(_RAISE, rows)
@@ -231,26 +236,39 @@ def _count(connection: Connection, changes: Sequence[Change], now: datetime) -> 
     for change in changes:
         by_resource.setdefault(change.resource_id, []).append(change)
     jobs = connection.execute(
-        select(Job.id, Job.resource_id, Job.generation, Job.ended_at)
+        select(Job.id, Job.kind, Job.resource_id, Job.generation, stages.is_going_on().label("is_going_on"))
         .where(Job.resource_id.in_(by_resource), Job.generation > min((c.was for c in changes), default=0))
         .order_by(Job.id)
     ).all()  # fmt: skip
     counted: set[int] = set()
     for job in jobs:
         for change in by_resource[job.resource_id]:
-            if job.ended_at is None and change.was < job.generation <= change.now:
-                newer = any(job.resource_id == other.resource_id and job.generation < other.generation <= change.now
-                            for other in jobs)  # fmt: skip
-                _count_one(connection, job.id, change, superseded=newer, now=now)
+            if job.is_going_on and change.was < job.generation <= change.now:
+                newer = next((other for other in jobs if job.resource_id == other.resource_id
+                              and job.generation < other.generation <= change.now), None)  # fmt: skip
+                _count_one(connection, job.id, change, newer, now)
                 counted.add(job.id)
     return counted
 
 
-def _count_one(connection: Connection, job_id: int, change: Change, *, superseded: bool, now: datetime) -> None:
-    word = states.Target.SUPERSEDED if superseded else states.Target(change.ack["outcome"])
+def _count_one(connection: Connection, job_id: int, change: Change, newer: Any, now: datetime) -> None:
+    """A generation crossed by that of a `newer` job was never seen to apply; else the job takes the outcome."""
+    ack = change.ack
+    values: dict[str, Any] = {"ended_at": now}
+    if newer:
+        is_cancel = newer.kind.endswith(".cancel")
+        values["outcome"] = states.Target.CANCELLED if is_cancel else states.Target.SUPERSEDED
+        values["reason"] = f"job {newer.id} came first"
+    else:
+        values |= {"outcome": states.Target(ack["outcome"]), "reason": ack["reason"][: wire.MAX_TEXT] or None,
+                   "difference": canonical(_shortened(ack["difference"])),
+                   "seconds": canonical(ack["seconds"])}  # fmt: skip
     connection.execute(
         update(Target)
         .where(Target.job_id == job_id, Target.node_id == change.node_id, Target.outcome.is_(None))
-        .values(outcome=word, reason=change.ack["reason"][: wire.MAX_TEXT] or None, ended_at=now,
-                difference=canonical(change.ack["difference"]), seconds=canonical(change.ack["seconds"]))
-    )  # fmt: skip
+        .values(**values)
+    )
+
+
+def _shortened(difference: Mapping[str, str]) -> dict[str, str]:
+    return {key: text[: wire.MAX_WORD * 5] for key, text in difference.items()}

@@ -13,19 +13,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-from sqlalchemy import select
-
 from ..models import nouns, settings, states
-from ..models.errors import Invalid, Refused, TimedOut
-from ..models.moment import now as time_now
-from ..models.store import Job, Revision, bells, connect, reading, writing
-from . import query, seal, stages
-from .events import Happened, record
+from ..models.errors import Invalid, TimedOut
+from ..models.store import bells, connect, reading
+from . import query, seal
+from .cancel import refuse_outrun
 from .passwords import hashed
 from .submit import DEADLINE, Receipt, Wish, submit
-from .surroundings import wanted_spec
 
 #: How long `wait` waits at most, in seconds, unless the caller says otherwise.
 WAIT_SECONDS = 60.0
@@ -155,40 +152,15 @@ class Onehost:
 
     def retry(self, job_id: int, **more: Any) -> Receipt:
         """The same spec as a new generation, for all nodes of it. Refused if there is a newer wish."""
-        found = self._newest(job_id, "retried")
+        found = self.job(job_id)
+        with reading(self.engine) as connection:
+            refuse_outrun(connection, SimpleNamespace(**found), "retried")
         return self.do(found["noun"], found["name"], "retry", **more)
 
     def cancel(self, job_id: int, **more: Any) -> Receipt:
         """Ends a running job: unopened stages are closed and the spec before it is wanted again."""
-        found = self._newest(job_id, "cancelled")
-        if found["ended_at"] is not None:
-            raise Refused(f"job {job_id} has ended ({found['state']}); there is nothing to cancel")
-        now = time_now()
-        with writing(self.engine) as connection:
-            before = connection.execute(
-                select(Revision.generation)
-                .where(Revision.resource_id == found["resource_id"], Revision.generation < found["generation"])
-                .order_by(Revision.generation.desc()).limit(1)
-            ).scalar()  # fmt: skip
-            spec = wanted_spec(connection, found["resource_id"], before) if before else None
-            current = wanted_spec(connection, found["resource_id"], found["generation"])
-            stages.close_targets(connection, [job_id], states.Target.CANCELLED, f"cancelled by {self.actor}", now)
-            stages.advance(connection, [job_id], now)
-            record(connection, [Happened("job.cancel", self.actor, now, found["noun"], found["name"],
-                                         found["resource_id"], job_id=job_id, outcome="submitted")])  # fmt: skip
-        noun = nouns.noun(found["noun"])
-        kept = {key: value for key, value in (current or {}).items() if key in noun.secret_fields}
-        return self.do(found["noun"], found["name"], "cancel", {"spec": None if spec is None else kept | spec}, **more)
-
-    def _newest(self, job_id: int, done: str) -> dict[str, Any]:
         found = self.job(job_id)
-        with reading(self.engine) as connection:
-            newer = connection.execute(
-                select(Job.id).where(Job.resource_id == found["resource_id"], Job.id > job_id).limit(1)
-            ).scalar()
-        if newer:
-            raise Refused(f"job {job_id} cannot be {done}: job {newer} came after it", hint=f"onehost job show {newer}")
-        return found
+        return self.do(found["noun"], found["name"], "cancel", {"job": job_id}, **more)
 
     # ---- questions
 
@@ -243,5 +215,7 @@ def _check_words(what: str, text: str | None, longest: int) -> None:
 def _is_over(job: Mapping[str, Any], everyone: bool) -> bool:
     if job["ended_at"] is not None:
         return True
-    open_ones = [n for n in job["nodes"] if n["state"] in (states.Target.WAITING, states.Target.SENT)]
+    is_open = (states.Target.WAITING, states.Target.SENT)
+    # What no stage has opened yet waits for these, so it says nothing about who holds the job up.
+    open_ones = [n for n in job["nodes"] if n["state"] in is_open and n["opened_at"] is not None]
     return not everyone and bool(open_ones) and all(n["node_state"] == states.NodeState.OFFLINE for n in open_ones)

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, and_, delete, insert, select, update
 
 from ..models import nouns, states
-from ..models.store import Job, NodeStatus, Placement, Resource, Revision, Target, bells
+from ..models.store import Action, Hello, Job, NodeStatus, Placement, Resource, Revision, Target, bells
 from . import claims, stages
 from .events import Happened, record
 
@@ -107,13 +107,14 @@ def leave(connection: Connection, node_id: int, name: str, now: datetime) -> Non
     """A removed node holds nothing up: running jobs count it as lost, its placements and claims are closed."""
     jobs = connection.execute(
         select(Job.id).join(Target, Target.job_id == Job.id)
-        .where(Target.node_id == node_id, Target.outcome.is_(None), Job.ended_at.is_(None))
+        .where(Target.node_id == node_id, Target.outcome.is_(None), stages.is_going_on())
     ).scalars().all()  # fmt: skip
     reason = f"node {name} was removed"
     stages.close_targets(connection, jobs, states.Target.LOST, reason, now, nodes=[node_id], only_unopened=False)
     placed = connection.execute(select(Placement.resource_id).where(Placement.node_id == node_id)).scalars().all()
     connection.execute(delete(Placement).where(Placement.node_id == node_id))
-    connection.execute(delete(NodeStatus).where(NodeStatus.node_id == node_id))
+    for table in (NodeStatus, Action, Hello):
+        connection.execute(delete(table).where(table.node_id == node_id))
     claims.release(connection, placed)
     stages.advance(connection, jobs, now)
     detail = {"placements": len(placed), "jobs": list(jobs)}

@@ -40,6 +40,7 @@ class Presence:
 
     offline_after_seconds: float
     heard: dict[int, Heard] = field(default_factory=dict)
+    looked_at: float = field(default_factory=time.monotonic)
 
     def hear(self, connection: Connection, letters: Iterable[tuple[Node, wire.Letter]], now: datetime) -> None:
         """Takes in beats and hellos of one batch, the newest of each node."""
@@ -102,6 +103,7 @@ class Presence:
 
     def look(self, connection: Connection, now: datetime) -> None:
         """Marks nodes offline that have been silent for too long. Called each second or so."""
+        self.looked_at = time.monotonic()
         alive = nodes(connection)
         for node in alive.values():
             heard = self.heard.setdefault(node.id, Heard(time.monotonic()))
@@ -114,6 +116,11 @@ class Presence:
             del self.heard[gone]
 
     def is_due(self) -> bool:
-        """Whether `look` would find somebody silent; saves a transaction each second."""
+        """Whether `look` may find somebody silent; saves a transaction each second.
+
+        Now and then in any case: who has not been heard of since this process began is not in memory yet.
+        """
         silent = time.monotonic() - self.offline_after_seconds
-        return any(h.heard_at < silent and h.state != states.NodeState.OFFLINE for h in self.heard.values())
+        if self.looked_at < time.monotonic() - self.offline_after_seconds / 4:
+            return True
+        return any(h.heard_at < silent and h.state != states.NodeState.OFFLINE for h in list(self.heard.values()))

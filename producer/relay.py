@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Engine, and_, bindparam, delete, or_, select, update
+from sqlalchemy import Connection, Engine, and_, bindparam, delete, or_, select, update
 from sqlalchemy.orm import aliased
 
 from ..broker_config import routing
@@ -122,8 +122,17 @@ class Relay:
             return
         with writing(self.engine) as connection:
             for row in connection.execute(select(Hello).order_by(Hello.id).limit(64)).all():
-                resync.answer(connection, row.node_id, wire.decode(row.body), time_now())
+                self._answer(connection, row)
                 connection.execute(delete(Hello).where(Hello.id == row.id))
+
+    def _answer(self, connection: Connection, row: Any) -> None:
+        try:
+            hello = wire.decode(row.body)
+        except wire.Undecodable as error:  # stored by an older release; nobody else must wait behind it
+            detail = {"why": str(error)[:500]}
+            record(connection, [Happened("bus.refuse", "relay", time_now(), outcome="refused", detail=detail)])
+            return
+        resync.answer(connection, row.node_id, hello, time_now())
 
     def _mark(self, batch: Sequence[Waiting], report: Report) -> None:
         """Raises `sent` to what was published, never to what is wanted by now."""

@@ -14,8 +14,10 @@ from ..models.store import Action, Event, NodeStatus, Placement, Resource, Revis
 from . import numbers
 from .events import Happened, record
 
-#: Acknowledgement numbers named in one answer; the rest is asked for at the next hello.
+#: Acknowledgement numbers named, or closed as lost, in one answer; the rest follows at the next hello.
 ASKED_AT_ONCE = 1000
+#: Acknowledgement numbers of one hello that are looked at: a node says what it likes.
+LOOKED_AT = 100_000
 
 
 def digest_of(connection: Connection, node_id: int) -> Digest:
@@ -47,30 +49,48 @@ def answer(connection: Connection, node_id: int, hello: wire.Letter, now: dateti
 
 def _welcome(connection: Connection, node_id: int, hello: wire.Letter, now: datetime) -> None:
     differing = digest_of(connection, node_id).differing(Digest.parse(hello["digest"]))
-    lacking = _lacking(connection, node_id, hello, now)
+    lacking, kept = _lacking(connection, node_id, hello, now)
     acked = connection.execute(select(NodeStatus.epoch, NodeStatus.acked).where(NodeStatus.node_id == node_id)).one()
     body = wire.encode(form="welcome", node=hello.node, hello=hello["hello"], differing=differing,
-                       incarnation=numbers.incarnation(connection), lacking=lacking,
+                       incarnation=numbers.incarnation(connection), lacking=lacking, kept=kept,
                        have=[acked.epoch or 0, acked.acked])  # fmt: skip
     _send(connection, node_id, "welcome", body, now)
     if not differing:
         _synced(connection, node_id, now)
 
 
-def _lacking(connection: Connection, node_id: int, hello: wire.Letter, now: datetime) -> list[list[int]]:
-    """The numbers the node still holds that are not in the audit store. What nobody holds any longer is closed."""
+def _lacking(connection: Connection, node_id: int, hello: wire.Letter,
+             now: datetime) -> tuple[list[list[int]], list[list[int]]]:  # fmt: skip
+    """The numbers the node still holds that are not in the audit store, and up to where each epoch is kept there.
+
+    What nobody holds any longer is closed.
+    """
     lacking: list[list[int]] = []
-    held: dict[int, set[int]] = {}
-    for epoch, first, last in hello["held"]:
-        held.setdefault(epoch, set()).update(range(first, min(last, first + 100_000) + 1))
+    kept: list[list[int]] = []
+    held = _held(hello)
     row = connection.execute(select(NodeStatus.epoch, NodeStatus.acked).where(NodeStatus.node_id == node_id)).one()
     for epoch, its in sorted(held.items()):
         floor = row.acked if epoch == row.epoch else 0
-        known = _known(connection, node_id, epoch, floor)
-        lacking += [[epoch, number] for number in sorted(its - known) if number > floor]
+        missing = sorted(number for number in its - _known(connection, node_id, epoch, floor) if number > floor)
+        lacking += [[epoch, number] for number in missing]
+        kept.append([epoch, missing[0] - 1 if missing else max(its)])
     floor = row.acked if hello["epoch"] == row.epoch else 0
     _close_gaps(connection, node_id, hello, held.get(hello["epoch"], set()), floor, now)
-    return lacking[:ASKED_AT_ONCE]
+    return lacking[:ASKED_AT_ONCE], kept[:ASKED_AT_ONCE]
+
+
+def _held(hello: wire.Letter) -> dict[int, set[int]]:
+    """By epoch the acknowledgement numbers that the node says it holds."""
+    held: dict[int, set[int]] = {}
+    left = LOOKED_AT
+    for epoch, first, last in hello["held"]:
+        numbers_held = range(max(first, 1), min(last, first + left) + 1)
+        if numbers_held:
+            held.setdefault(epoch, set()).update(numbers_held)
+        left -= len(numbers_held)
+        if left <= 0:
+            break
+    return held
 
 
 def _known(connection: Connection, node_id: int, epoch: int, floor: int) -> set[int]:
@@ -82,8 +102,8 @@ def _known(connection: Connection, node_id: int, epoch: int, floor: int) -> set[
 def _close_gaps(connection: Connection, node_id: int, hello: wire.Letter, held: set[int], floor: int,
                 now: datetime) -> None:  # fmt: skip
     """Numbers of this epoch that are neither here nor held by anybody: an event says that each is lost."""
-    epoch, last = hello["epoch"], min(hello["last"], floor + 100_000)
-    gone = sorted(set(range(floor + 1, last + 1)) - _known(connection, node_id, epoch, floor) - held)
+    epoch, last = hello["epoch"], min(hello["last"], floor + LOOKED_AT)
+    gone = sorted(set(range(floor + 1, last + 1)) - _known(connection, node_id, epoch, floor) - held)[:ASKED_AT_ONCE]
     record(
         connection,
         [Happened("acknowledgement.lost", "onehost", now, node=hello.node, node_id=node_id, epoch=epoch, number=number,

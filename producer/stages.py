@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, func, insert, or_, select, update
 
 from ..models import states
 from ..models.store import Job, NodeStatus, Placement, Target, bells
@@ -66,10 +66,20 @@ def close_targets(connection: Connection, job_ids: Iterable[int], outcome: str, 
 def supersede(connection: Connection, resource_id: int, by: int, now: datetime) -> None:
     """A newer wish ends what older jobs of the resource have not opened yet, at once."""
     older = connection.execute(
-        select(Job.id).where(Job.resource_id == resource_id, Job.ended_at.is_(None), Job.id != by)
+        select(Job.id).join(Target, Target.job_id == Job.id).distinct()
+        .where(Job.resource_id == resource_id, Job.id != by, Target.outcome.is_(None))
     ).scalars().all()  # fmt: skip
     close_targets(connection, older, states.Target.SUPERSEDED, f"job {by} came first", now)
     advance(connection, older, now)
+
+
+def cancel(connection: Connection, job_id: int, noun: str, name: str, resource_id: int, actor: str,
+           now: datetime) -> None:  # fmt: skip
+    """Part of the wish that takes a job's place: what it has not opened yet is closed as cancelled."""
+    close_targets(connection, [job_id], states.Target.CANCELLED, f"cancelled by {actor}", now)
+    record(connection, [Happened("job.cancel", actor, now, noun, name, resource_id, job_id=job_id,
+                                 outcome="submitted")])  # fmt: skip
+    advance(connection, [job_id], now)
 
 
 def advance(connection: Connection, job_ids: Iterable[int], now: datetime) -> None:
@@ -77,10 +87,15 @@ def advance(connection: Connection, job_ids: Iterable[int], now: datetime) -> No
     ids = sorted(set(job_ids))
     if not ids:
         return
-    jobs = connection.execute(select(Job).where(Job.id.in_(ids), Job.ended_at.is_(None))).all()
+    jobs = connection.execute(select(Job).where(Job.id.in_(ids), is_going_on())).all()
     for job in jobs:
         _advance_one(connection, job, now)
     bells.ring(connection, bells.JOBS)
+
+
+def is_going_on() -> ColumnElement[bool]:
+    """Whether a job still opens stages and counts. An expired one does: only the wait for it is over."""
+    return or_(Job.ended_at.is_(None), Job.state == states.Job.EXPIRED)
 
 
 def _advance_one(connection: Connection, job: Row[Any], now: datetime) -> None:
@@ -118,7 +133,7 @@ def _end_if_final(connection: Connection, job: Row[Any], now: datetime) -> None:
         "failed": count.get(states.Target.FAILED, 0),
         "closed": sum(count.get(word, 0) for word in CLOSED),
     }
-    if count.get(None, 0):
+    if count.get(None, 0) or job.state == states.Job.EXPIRED:
         connection.execute(update(Job).where(Job.id == job.id).values(**numbers))
         return
     state = verdict(count)
@@ -131,8 +146,8 @@ def _end_if_final(connection: Connection, job: Row[Any], now: datetime) -> None:
 def verdict(count: dict[str | None, int]) -> states.Job:
     """How a job ended whose targets ended so often with each word."""
     for target, state in (
-        (states.Target.SUPERSEDED, states.Job.SUPERSEDED),
         (states.Target.CANCELLED, states.Job.CANCELLED),
+        (states.Target.SUPERSEDED, states.Job.SUPERSEDED),
         (states.Target.HALTED, states.Job.HALTED),
     ):
         if count.get(target):
@@ -148,6 +163,6 @@ def on_node_change(connection: Connection, node_id: int, now: datetime) -> None:
     jobs = connection.execute(
         select(Job.id)
         .join(Target, and_(Target.job_id == Job.id, Target.node_id == node_id))
-        .where(Job.ended_at.is_(None))
+        .where(is_going_on(), Target.outcome.is_(None))
     ).scalars().all()  # fmt: skip
     advance(connection, jobs, now)

@@ -10,15 +10,17 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, delete, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
 from ..models import nouns, states
 from ..models.canonical import canonical, digest
-from ..models.errors import Conflict, Invalid, NotFound, Refused
+from ..models.errors import Conflict, Invalid, NotFound, Refused, Unreachable
 from ..models.moment import now as time_now
 from ..models.settings import Manager
 from ..models.store import Job, Placement, Resource, Revision, Target, writing
 from ..models.wire import MAX_BODY_BYTES
 from . import claims, membership, numbers, stages
+from .cancel import cancel
 from .difference import difference
 from .events import Happened, record
 from .surroundings import Surroundings, wanted_spec
@@ -27,6 +29,8 @@ from .surroundings import Surroundings, wanted_spec
 ENVELOPE_BYTES = 16 * 1024
 #: How long a job may take before its wait is over, unless the caller says otherwise.
 DEADLINE = timedelta(days=1)
+#: PostgreSQL's words for a deadlock and for a transaction that cannot be put in any order.
+RACES = ("40P01", "40001")
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,16 @@ def submit(engine: Engine, settings: Manager, wishes: Sequence[Wish], *, dry_run
 
     A dry run goes the whole way and takes everything back.
     """
+    for last in (False, False, False, True):
+        try:
+            return _submit(engine, settings, wishes, dry_run)
+        except (IntegrityError, Unreachable) as error:
+            if last or not _is_race(error):
+                raise
+    raise AssertionError("the last try returns or raises")
+
+
+def _submit(engine: Engine, settings: Manager, wishes: Sequence[Wish], dry_run: bool) -> list[Receipt]:
     receipts: list[Receipt] = []
     try:
         with writing(engine) as connection:
@@ -83,21 +97,29 @@ def submit(engine: Engine, settings: Manager, wishes: Sequence[Wish], *, dry_run
     return receipts
 
 
+def _is_race(error: IntegrityError | Unreachable) -> bool:
+    """Whether another writer was quicker: everything is read again, and then either fits or is refused by its rule."""
+    cause = error if isinstance(error, IntegrityError) else error.__cause__
+    return isinstance(error, IntegrityError) or getattr(getattr(cause, "orig", None), "sqlstate", "") in RACES
+
+
 def _submit_one(connection: Connection, around: Surroundings, wish: Wish, now: datetime) -> Receipt:
     noun = nouns.noun(wish.noun)
     name = noun.check_name(wish.name)
-    mark = digest(canonical([noun.name, name, wish.verb, dict(wish.fields)]))
+    mark = _mark(noun, name, wish)
     if earlier := _earlier(connection, wish, mark):
         return earlier
-    living = _living(connection, noun.name, name)
+    undo = cancel(connection, noun, name, wish.fields.get("job")) if wish.verb == "cancel" else None
+    living = undo.resource if undo else _living(connection, noun.name, name)
     before = wanted_spec(connection, living.id, living.generation) if living else None
     if wish.if_generation is not None and wish.if_generation != (living.generation if living else 0):
         at = living.generation if living else "none"
         raise Conflict(f"{noun.name} {name} is at generation {at}, not {wish.if_generation}", hint="read it again")
-    spec = _wanted(connection, noun, name, wish, living, before)
+    spec = undo.spec if undo else _wanted(connection, noun, name, wish, living, before)
     noun.check(name, spec, before, around)
     if spec is not None:
-        spec = noun.number(_keep_manager_fields(noun, spec, before), before, around)
+        numbered = before or (undo.spec if undo else None)
+        spec = noun.number(_keep_manager_fields(noun, spec, numbered), numbered, around)
     changed = difference(noun, before, spec)
     if living and not changed and wish.verb not in ("retry", "cancel"):
         return Receipt(noun.name, name, living.id, living.generation, None, 0, {})
@@ -109,15 +131,24 @@ def _submit_one(connection: Connection, around: Surroundings, wish: Wish, now: d
     _revise(connection, noun, resource_id, generation, spec, now)
     around.forget()
     if noun.name == "node":
-        membership.on_node(connection, resource_id, name, spec, is_new=living is None, now=now)
+        membership.on_node(connection, resource_id, name, spec, is_new=before is None, now=now)
     job_id, targets = _open_job(connection, noun, name, resource_id, generation, spec, before, wish, mark, now)
     kind = f"{noun.name}.{wish.verb}"
     detail = {"difference": changed, "generation": generation, "reason": wish.reason, "source": wish.source}
     record(connection, [Happened(kind, wish.actor, now, noun.name, name, resource_id, job_id=job_id,
                                  outcome="submitted", detail=detail)])  # fmt: skip
+    if undo:
+        stages.cancel(connection, undo.job_id, noun.name, name, resource_id, wish.actor, now)
     stages.supersede(connection, resource_id, job_id, now)
     stages.advance(connection, [job_id], now)
     return Receipt(noun.name, name, resource_id, generation, job_id, targets, changed)
+
+
+def _mark(noun: nouns.Noun, name: str, wish: Wish) -> str:
+    try:
+        return digest(canonical([noun.name, name, wish.verb, dict(wish.fields)]))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise Invalid(f"{noun.name} {name}: the fields are not plain data: {type(error).__name__}") from None
 
 
 def _earlier(connection: Connection, wish: Wish, mark: str) -> Receipt | None:
@@ -133,7 +164,9 @@ def _earlier(connection: Connection, wish: Wish, mark: str) -> Receipt | None:
 
 def _living(connection: Connection, noun: str, name: str) -> Row[Any] | None:
     return connection.execute(
-        select(Resource).where(Resource.noun == noun, Resource.name == name, Resource.absent.is_(False))
+        select(Resource)
+        .where(Resource.noun == noun, Resource.name == name, Resource.absent.is_(False))
+        .with_for_update(key_share=True)
     ).one_or_none()
 
 
@@ -141,8 +174,6 @@ def _wanted(connection: Connection, noun: nouns.Noun, name: str, wish: Wish, liv
             before: nouns.Spec | None) -> nouns.Spec | None:  # fmt: skip
     """The whole spec that the wish asks for; None: absent."""
     verb = noun.verb(wish.verb)
-    if wish.verb == "cancel":
-        return noun.load(wish.fields["spec"]) if wish.fields["spec"] is not None else None
     if (verb and verb.makes) or wish.verb == "apply":
         if verb and living:
             raise Conflict(f"{noun.name} {name} exists already", hint=f"onehost {noun.name} show {name}")

@@ -116,7 +116,7 @@ class RabbitMQ:
         """End the broker and its epmd."""
         if self._server is not None:
             os.killpg(self._server.pid, signal.SIGCONT)
-        self.stop()
+        self.stop(signal.SIGKILL)
         if self._epmd is not None:
             _end(self._epmd, signal.SIGTERM)
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -13,6 +13,7 @@ from typing import Any
 from ..broker_config import routing
 from ..broker_config.publisher import Publisher
 from ..models import logs
+from ..models.errors import Unreachable
 from ..models.settings import Worker as Settings
 from .executor import Executor
 from .host import Host
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 
 #: A receiver that has not gone round for this long, in seconds, is hung: supervisor starts a new process.
 HUNG_SECONDS = 60.0
+#: After a stop, what a round under way and a last report may take, in seconds; a silent broker is not waited for longer.
+STOP_SECONDS, GIVE_UP_SECONDS = 4.5, 2.0
 
 
 class Worker:
@@ -34,9 +37,11 @@ class Worker:
     def __init__(self, settings: Settings, host: Host, stop: threading.Event | None = None,
                  known: Mapping[str, Reconciler] | None = None) -> None:  # fmt: skip
         self.stop = stop or threading.Event()
+        self._give_up = threading.Event()
+        self._ended = threading.Event()
         self._host = host
-        self.ledger = Ledger(settings.ledger)
-        publisher = Publisher(settings.broker, routing.EVENTS, purpose=f"report {settings.node}")
+        self.ledger = Ledger(settings.ledger, self.stop)
+        publisher = Publisher(settings.broker, routing.EVENTS, purpose=f"report {settings.node}", stop=self._give_up)
         self.reporter = Reporter(publisher, settings.node, self.ledger, settings.beat_seconds, self._status)
         self.sync = Sync(self.ledger, settings.hello_seconds, self._wake)
         self.executor = Executor(
@@ -50,16 +55,22 @@ class Worker:
         """Sets up the machine, then runs until stopped. The receiver runs on the calling thread."""
         self._host.recover(self._roles())
         threads = [
-            threading.Thread(target=self._guard, args=(self.executor.run, self.stop), name="executor"),
-            threading.Thread(target=self._guard, args=(self.reporter.run, self.sync, self.stop), name="reporter"),
+            threading.Thread(target=self._guard, args=(self.executor.run, self.stop), name="executor", daemon=True),
+            threading.Thread(
+                target=self._guard, args=(self.reporter.run, self.sync, self.stop), name="reporter", daemon=True
+            ),
         ]
         for thread in threads:
             thread.start()
         threading.Thread(target=self._watch, name="watch", daemon=True).start()
         self.receiver.consumer.run(self.stop)
+        until = time.monotonic() + STOP_SECONDS
         for thread in threads:
-            thread.join(8)
-        self.ledger.close()
+            thread.join(max(0.0, until - time.monotonic()))
+        self._ended.set()
+        # A thread that is still at work ends with the process; the ledger is as after a kill, which it survives.
+        if not any(thread.is_alive() for thread in threads):
+            self.ledger.close()
 
     def _guard(self, act: Any, *given: Any) -> None:
         """A thread that ends takes the process with it: supervisor starts a whole one."""
@@ -74,6 +85,9 @@ class Worker:
             if time.monotonic() - self.receiver.consumer.turned_at > HUNG_SECONDS:
                 log.error("hung", extra={"action": "hung", "seconds": HUNG_SECONDS})
                 os._exit(70)
+        self._wake()
+        if not self._ended.wait(GIVE_UP_SECONDS):
+            self._give_up.set()
 
     def _roles(self) -> frozenset[str]:
         """What this node did when it was here last, by its own ledger."""
@@ -104,4 +118,10 @@ def run(settings: Settings) -> None:
         signal.signal(number, lambda *_: stop.set())
     log.info("starting", extra={"action": "start", "duty": "worker", "node": settings.node, "pid": os.getpid()})
     host = Host.rehearsal(settings.rehearse) if settings.rehearse else Host.real()
-    Worker(settings, host, stop).run()
+    try:
+        worker = Worker(settings, host, stop)
+    except Unreachable:
+        if stop.is_set():
+            return  # another worker held the ledger to the end
+        raise
+    worker.run()

@@ -31,7 +31,7 @@ class Receiver:
         self._sync = sync
         self._news = news
         self.consumer = Consumer(broker, [routing.node_queue(node)], self.store, ready=ledger.probe,
-                                 on_state=on_state, on_start=sync.say_hello)  # fmt: skip
+                                 on_state=on_state, on_start=sync.say_hello, idle_seconds=0.5)  # fmt: skip
 
     def store(self, batch: Sequence[Delivery]) -> list[Delivery]:
         """Writes a batch; gives what is no letter for this node, for the dead-letter queue."""
@@ -45,9 +45,8 @@ class Receiver:
         wishes = [letter for letter in letters if letter.form == "apply"]
         if wishes:
             news = self._ledger.store(wishes)
-            have = wishes[-1]["have"]
-            if have and len(have) == 2:
-                self._ledger.forget(*have)
+            if have := wishes[-1]["have"]:
+                self._ledger.outgoing.forget(*have)
             if news:
                 self._news()
         for letter in letters:

@@ -74,14 +74,14 @@ class Reporter:
             letters.append(self._letter("beat", routing.beat_key(self._node), "beat", self._beat()))
         if letters:
             report = self._publisher.send(letters)
-            if report.why or report.unroutable:
-                return report.why or next(iter(report.unroutable.values()))
+            if report.why or report.unroutable or report.nacked:
+                return report.why or next(iter(report.unroutable.values()), "a queue of the manager is full")
             if any(letter.message_id == "beat" for letter in letters):
                 self._beat_at = time.monotonic()
         return self._acknowledgements() or self._publisher.tick()
 
     def _acknowledgements(self) -> str:
-        while rows := self._ledger.unpublished():
+        while rows := self._ledger.outgoing.unpublished():
             letters = [
                 self._letter(f"{row['epoch']}.{row['number']}", routing.ack_key(self._node, row["noun"]), "ack",
                              json.loads(row["body"]) | {"form": "ack"}, str(row["job"] or ""))
@@ -89,9 +89,9 @@ class Reporter:
             ]  # fmt: skip
             report = self._publisher.send(letters)
             done = [(int(epoch), int(number)) for epoch, _, number in (each.partition(".") for each in report.sent)]
-            self._ledger.published(done)
+            self._ledger.outgoing.published(done)
             if report.why or report.unroutable or report.nacked:
-                return report.why or next(iter(report.unroutable.values()), "the audit queue is full")
+                return report.why or next(iter(report.unroutable.values()), "a queue of the manager is full")
         return ""
 
     def _letter(self, message_id: str, key: str, kind: str, body: dict[str, Any], job: str = "") -> Letter:
@@ -100,6 +100,6 @@ class Reporter:
 
     def _beat(self) -> dict[str, Any]:
         return {
-            "epoch": self._ledger.epoch, "version": __version__, "root": self._ledger.digest.root(), "at": time.time(),
-            **self._ledger.counts(), **self._status(),
+            "epoch": self._ledger.outgoing.epoch, "version": __version__, "root": self._ledger.digest.root(),
+            "at": time.time(), **self._ledger.counts(), **self._status(),
         }  # fmt: skip

@@ -41,13 +41,16 @@ class Sync:
         with self._mutex:
             self._hello, self._said_at = uuid.uuid4().hex, time.monotonic()
             self._uncovered, self._wanted = None, {}
-            self._waiting = [self._body(digest=self._ledger.digest.text(), held=self._ledger.held(),
-                                        last=self._ledger.number)]  # fmt: skip
+            # The last number first: one that is given out in between must not look as if nobody held it.
+            last = self._ledger.outgoing.number
+            self._waiting = [
+                self._body(digest=self._ledger.digest.text(), held=self._ledger.outgoing.held(), last=last)
+            ]
         self._wake()
 
     def _body(self, **more: Any) -> dict[str, Any]:
         return {
-            "form": "hello", "hello": self._hello, "epoch": self._ledger.epoch, "version": __version__,
+            "form": "hello", "hello": self._hello, "epoch": self._ledger.outgoing.epoch, "version": __version__,
             "incarnation": self._ledger.incarnation(), **more,
         }  # fmt: skip
 
@@ -69,8 +72,9 @@ class Sync:
         self.look()
 
     def _welcome(self, letter: wire.Letter) -> None:
-        self._ledger.forget(*letter["have"])
-        self._ledger.publish_again((epoch, number) for epoch, number in letter["lacking"])
+        for epoch, up_to in (letter["have"], *letter["kept"]):
+            self._ledger.outgoing.forget(epoch, up_to)
+        self._ledger.outgoing.publish_again((epoch, number) for epoch, number in letter["lacking"])
         with self._mutex:
             self._uncovered = {number for number in letter["differing"] if number < BUCKETS}
             self._waiting += [self._body(**part) for part in self._parts()]
@@ -94,7 +98,8 @@ class Sync:
         self._ledger.drop_unknown(letter["orphans"])
         self._ledger.repeat(letter["again"])
         with self._mutex:
-            self._uncovered = (self._uncovered or set()) - set(letter["buckets"])
+            if self._uncovered is not None:
+                self._uncovered -= set(letter["buckets"])
             self._wanted |= dict(letter["wanted"])
         self._wake()
 

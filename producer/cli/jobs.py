@@ -83,8 +83,9 @@ def _cancel(job_id: int, **values: Any) -> int:
     return tell(session, session.client.cancel(job_id, reason=how.reason), how)
 
 
+_STATES = [state.value for state in states.Job]
 _LIST_OPTIONS: list[click.Parameter] = [
-    click.Option(["--state"], type=click.Choice([state.value for state in states.Job]), help="Only jobs in this state."),
+    click.Option(["--state"], type=click.Choice(_STATES), help="Only jobs in this state."),
     click.Option(["--kind"], metavar="KIND", help="Only this kind, such as account.create or account.*"),
     click.Option(["--resource"], metavar="NOUN/NAME", help="Only jobs of this resource, or of this noun."),
     click.Option(["--actor", "actor"], metavar="WHO", help="Only jobs this actor asked for."),

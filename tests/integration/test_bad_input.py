@@ -47,8 +47,10 @@ NAMES = [
     create(name, says=says)
     for name, says in [
         ("", "account name"), ("a", "2 to 16"), ("Alice", "a-z"), ("alice smith", "a-z"), ("a" * 17, "2 to 16"),
-        ("1alice", "letter first"), ("al.ice", "a-z"), ("alice;reboot", "a-z"), ("../../etc", "a-z"), ("ａｌｉｃｅ", "a-z"),
-        ("alice\n", "a-z"), ("\x1b[2Jx", "a-z"), ("root", "reserved"), ("postfix", "reserved"), ("-rf", "No such option"),
+        ("1alice", "letter first"), ("al.ice", "a-z"), ("alice;reboot", "a-z"), ("../../etc", "a-z"),
+        ("ａｌｉｃｅ", "a-z"),
+        ("alice\n", "a-z"), ("\x1b[2Jx", "a-z"), ("root", "reserved"), ("postfix", "reserved"),
+        ("-rf", "No such option"),
     ]
 ] + [
     Case(("node", "add", name, "10.0.0.99", "--roles", "web", "--no-broker"), USAGE, "node name")
@@ -96,7 +98,8 @@ KEYS = [
 
 PASSWORDS = [
     *(create("newone", "--password-hash", given, says="password_hash")
-      for given in ("plaintext", "$1$abc$abcdefghijklmnopqrstuv", "$6$short$x", "*", "!", "$y$j9T$x$y", "$6$a:b$" + "x" * 86)),
+      for given in ("plaintext", "$1$abc$abcdefghijklmnopqrstuv", "$6$short$x", "*", "!", "$y$j9T$x$y",
+                    "$6$a:b$" + "x" * 86)),
     create("newone", "--password-hash", "-", says="password_hash", stdin=f"{PLANTED}\n"),
     create("newone", "--password", says="8 to 512", stdin="short\n"),
     create("newone", "--password", says="8 to 512", stdin="\n"),

@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 import host_driver
+
 from onehost.workers.entry import Entry
 
 

@@ -9,7 +9,7 @@ import sys
 import time
 from typing import Any
 
-from onehost.models.errors import Blocked, HostError
+from onehost.models.errors import Blocked, HostError, Pending
 from onehost.workers.entry import Entry
 from onehost.workers.host import Host
 from onehost.workers.reconcilers import reconcilers
@@ -94,8 +94,9 @@ class Driver:
     def fail(self, owner: int, error: Exception) -> None:
         self.outcomes.setdefault(owner, {})["outcome"] = type(error).__name__
         self.outcomes[owner]["reason"] = str(error)
-        for daemon in self.host.daemons:
-            daemon.restore(owner)
+        if not isinstance(error, Pending):
+            for daemon in self.host.daemons:
+                daemon.restore(owner)
 
     def timed(self, phase: str, act: Any) -> None:
         began = time.monotonic()

@@ -41,11 +41,11 @@ REMOVED = (
 SPACING_SECONDS = 0.3
 #: Old generations that may still serve slow requests when a new one is asked for.
 OLD_GENERATIONS = 2
-#: How long a signal waits for an old generation to end, or for room beside it.
 #: A main process that sleeps this long after a signal, in seconds, while all its old children are dead, naps.
 NUDGE_SECONDS = 0.01
 NAP_SECONDS = 1.1
-ROOM_SECONDS = 10.0
+#: How long a signal waits for an old generation to end, or for room beside it.
+ROOM_SECONDS = 3.0
 #: Children beyond which there is no room for another generation: half of ServerLimit.
 ROOM_CHILDREN = 16
 #: How long Apache may take to serve a new generation, and for each 1,000 sites more.

@@ -100,10 +100,11 @@ class Tree:
         if self._dirty is None:
             shutil.rmtree(folder, ignore_errors=True)
             self._make(folder)
-            changed = self.changed()
-            skipped = {name for owner in changed for name in self._index().get(owner, set())}
-            for name in set().union(*self._index().values()) - skipped:
-                os.link(self.live / name, folder / name)
+            changed, live, staged = self.changed(), str(self.live), str(folder)
+            for owner, names in self._index().items():
+                if owner not in changed:
+                    for name in names:
+                        os.link(f"{live}/{name}", f"{staged}/{name}")
             self._dirty, self._placed = set(changed), {}
             files.link(self.folder / "staged", f"trees/{number}")
         for owner in self._dirty:

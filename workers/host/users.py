@@ -199,9 +199,10 @@ class Users:
         """Nothing to tell: NSS reads the files at each look-up."""
 
     def restore(self, owner: int) -> None:
-        """See Daemon."""
+        """See Daemon. A lock stays: what fails after it must not let anybody in again."""
         self._retired.discard(owner)
-        if owner in self._before:
+        staged = self._staged.get(owner)
+        if owner in self._before and not (staged and staged.locked):
             self._staged[owner] = self._before[owner]
 
     def settle(self) -> None:

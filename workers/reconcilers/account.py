@@ -76,7 +76,10 @@ class Account:
         return difference
 
     def prepare(self, entry: Entry, host: Host, view: View) -> None:
-        """See Reconciler. A suspension shows from here on; a replaced account is locked out and its home put away."""
+        """See Reconciler. A suspension or removal shows from here on, whatever fails later.
+
+        A replaced account is locked out, and its home put away.
+        """
         host.require(entry.roles)
         want = wanted(entry)
         for owner in _replaced(entry, host):
@@ -87,7 +90,7 @@ class Account:
             raise Temporary(f"/home/{entry.name} of id {entry.id} is not here: is /home mounted?")
         if want.site:
             _root_state(entry, want, host)
-        if want.site and want.suspended:
+        if (want.site and want.suspended) or (entry.spec is None and host.apache.get(entry.id)):
             host.apache.suspend(entry.id)
 
     def stage(self, entry: Entry, host: Host, view: View) -> None:

@@ -1,0 +1,57 @@
+"""What a cancel asks for: the spec that was wanted before the job. It is an ordinary wish, with its own stages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, select
+
+from ..models import nouns
+from ..models.errors import Invalid, NotFound, Refused
+from ..models.store import Job, Resource, Revision
+from .surroundings import wanted_spec
+
+
+@dataclass(frozen=True)
+class Cancel:
+    """A running job that is to be ended, its resource (it may be absent) and the spec to go back to."""
+
+    job_id: int
+    resource: Row[Any]
+    spec: nouns.Spec | None
+
+
+def cancel(connection: Connection, noun: nouns.Noun, name: str, job_id: Any) -> Cancel:
+    """Looks up what a cancel of this job means. Raises Invalid, NotFound or Refused."""
+    if not isinstance(job_id, int):
+        raise Invalid("a cancel names the job it ends", {"job": "missing"})
+    job = connection.execute(select(Job).where(Job.id == job_id)).one_or_none()
+    if job is None or (job.noun, job.name) != (noun.name, name):
+        raise NotFound(f"no such job of {noun.name} {name}: {job_id}", hint="onehost job list")
+    locked = select(Resource).where(Resource.id == job.resource_id).with_for_update(key_share=True)
+    resource = connection.execute(locked).one()
+    refuse_outrun(connection, job, "cancelled")
+    ended = connection.execute(select(Job.ended_at, Job.state).where(Job.id == job_id)).one()
+    if ended.ended_at is not None:
+        raise Refused(f"job {job_id} has ended ({ended.state}); there is nothing to cancel")
+    if noun.name == "node" and resource.absent:
+        raise Refused(f"node {name} has left the cluster; that cannot be cancelled", hint="onehost node add")
+    before = connection.execute(
+        select(Revision.generation)
+        .where(Revision.resource_id == resource.id, Revision.generation < job.generation)
+        .order_by(Revision.generation.desc()).limit(1)
+    ).scalar()  # fmt: skip
+    spec = wanted_spec(connection, resource.id, before) if before else None
+    current = wanted_spec(connection, resource.id, resource.generation) or {}
+    kept = {key: value for key, value in current.items() if key in noun.secret_fields}
+    return Cancel(job_id, resource, None if spec is None else noun.load(kept | spec))
+
+
+def refuse_outrun(connection: Connection, job: Any, done: str) -> None:
+    """Raises Refused if anything was wanted of the job's resource, or of its name, after it."""
+    newer = connection.execute(
+        select(Job.id).where(Job.noun == job.noun, Job.name == job.name, Job.id > job.id).order_by(Job.id).limit(1)
+    ).scalar()
+    if newer:
+        raise Refused(f"job {job.id} cannot be {done}: job {newer} came after it", hint=f"onehost job show {newer}")

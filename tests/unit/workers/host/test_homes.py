@@ -1,0 +1,89 @@
+"""Homes: whole or not at all, never inherited, and no tenant's link or file leads root astray."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from onehost.models.errors import Permanent
+from onehost.workers.host.homes import Homes
+from onehost.workers.host.machine import rehearsal
+
+NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+
+
+@pytest.fixture
+def homes(tmp_path: Path) -> Homes:
+    return Homes(rehearsal(tmp_path))
+
+
+def test_made_whole(homes: Homes) -> None:
+    homes.make("alice", 5, os.getuid(), os.getgid(), "web")
+    home = homes.folder / "alice"
+    assert {path.name for path in home.iterdir()} == {".onehost-id", "home", "mail", "log", "tmp"}
+    modes = {name: oct((home / name).stat().st_mode & 0o7777) for name in ("", "home", "home/web", "mail", "tmp")}
+    assert modes == {"": "0o711", "home": "0o710", "home/web": "0o2750", "mail": "0o700", "tmp": "0o700"}
+    assert (home / "home/web/index.html").exists()
+    assert homes.owner("alice") == 5
+
+
+def test_what_is_there_is_never_taken_over(homes: Homes) -> None:
+    homes.make("alice", 5, os.getuid(), os.getgid(), None)
+    with pytest.raises(Permanent, match="belongs to id 5"):
+        homes.make("alice", 6, os.getuid(), os.getgid(), None)
+    (homes.folder / "bob").mkdir()
+    assert homes.owner("bob") == 0
+    with pytest.raises(Permanent, match="nobody onehost knows"):
+        homes.make("bob", 7, os.getuid(), os.getgid(), None)
+    (homes.folder / "eve").symlink_to("alice")
+    assert homes.owner("eve") == 0
+
+
+def test_half_made_homes_are_made_anew(homes: Homes) -> None:
+    (homes.folder / ".making.alice.5" / "home").mkdir(parents=True)
+    homes.make("alice", 5, os.getuid(), os.getgid(), "web")
+    assert [path.name for path in homes.folder.iterdir()] == ["alice"]
+
+
+def test_states_of_a_document_root(homes: Homes) -> None:
+    homes.make("alice", 5, os.getuid(), os.getgid(), None)
+    home = homes.folder / "alice" / "home"
+    assert homes.root_state("alice", "web") == homes.root_state("nobody", "web") == "missing"
+    (home / "web").write_text("")
+    assert homes.root_state("alice", "web") == "document root /home/alice/home/web is a file, not a folder"
+    assert homes.root_state("alice", "web/a").endswith("lies below a file")
+    (home / "web").unlink()
+    (home / "web").symlink_to("/etc")
+    assert homes.root_state("alice", "web") == "folder"
+    assert homes.root_state("alice", "web/a").endswith("lies behind a link")
+    (home / "real").mkdir()
+    assert homes.root_state("alice", "real") == "folder"
+
+
+def test_a_document_root_is_made_with_a_page_only_if_it_is_new(homes: Homes) -> None:
+    homes.make("alice", 5, os.getuid(), os.getgid(), None)
+    home = homes.folder / "alice" / "home"
+    (home / "sites").mkdir(mode=0o700)
+    homes.make_root("alice", os.getuid(), os.getgid(), "sites/new")
+    assert (home / "sites/new/index.html").exists() and not (home / "sites/index.html").exists()
+    (home / "sites/new/index.html").unlink()
+    homes.make_root("alice", os.getuid(), os.getgid(), "sites/new")
+    assert not (home / "sites/new/index.html").exists()
+
+
+def test_trash_takes_the_owners_home_alone_and_is_swept_in_time(homes: Homes) -> None:
+    homes.make("alice", 5, os.getuid(), os.getgid(), None)
+    homes.trash("alice", 4, NOW)
+    assert homes.owner("alice") == 5
+    homes.trash("alice", 5, NOW)
+    homes.trash("alice", 5, NOW)
+    assert homes.owner("alice") is None
+    assert [path.name for path in homes.trash_folder.iterdir()] == ["alice.5.20261124T120000Z"]
+    assert oct(homes.trash_folder.stat().st_mode & 0o777) == "0o700"
+    (homes.trash_folder / "put here by hand").mkdir()
+    assert homes.sweep(NOW + timedelta(days=13)) == []
+    assert homes.sweep(NOW + timedelta(days=15)) == ["alice.5.20261124T120000Z"]
+    assert [path.name for path in homes.trash_folder.iterdir()] == ["put here by hand"]

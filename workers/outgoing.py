@@ -1,0 +1,92 @@
+"""Acknowledgements: numbered without gaps within one start of the worker, kept until the manager says that it has them.
+
+They are written in the commit that records what became of an entry, so neither can be there without the other.
+"""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from ..models import wire
+from ..models.canonical import canonical
+from .entry import Difference, Entry
+from .ledger_file import LedgerFile
+
+#: Letters of one word of a difference; what a node says must not fill the manager's store.
+LONGEST_WORD = 200
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of an entry in a round. `outcome` is applied, failed or retrying; retried after `again_seconds`."""
+
+    entry: Entry
+    outcome: str
+    reason: str = ""
+    difference: Difference = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    again_seconds: float = 0.0
+
+
+class Outgoing:
+    """What this node has to report. Safe to use from several threads."""
+
+    def __init__(self, file: LedgerFile) -> None:
+        self._file = file
+        #: One start of the worker; acknowledgements are numbered within it.
+        self.epoch = random.getrandbits(62)
+        #: The number given out last.
+        self.number = 0
+
+    def add(self, db: sqlite3.Connection, result: Result, row: sqlite3.Row) -> None:
+        """Part of a transaction of the ledger: acknowledges the entry of `row` under the next number."""
+        entry, self.number = result.entry, self.number + 1
+        body = {
+            "incarnation": row["incarnation"], "id": entry.id, "noun": entry.noun, "name": entry.name,
+            "generation": entry.generation, "outcome": result.outcome,
+            "reason": wire.clean(result.reason, wire.MAX_TEXT),
+            "difference": {wire.clean(k, wire.MAX_WORD): wire.clean(text, LONGEST_WORD)
+                           for k, text in result.difference.items()},
+            "seconds": dict(result.seconds), "at": time.time(), "epoch": self.epoch, "number": self.number,
+        }  # fmt: skip
+        db.execute(
+            "INSERT INTO ack (epoch, number, noun, job, body) VALUES (?, ?, ?, ?, ?)",
+            (self.epoch, self.number, entry.noun, row["job"], canonical(body)),
+        )
+
+    def unpublished(self, limit: int = 500) -> list[sqlite3.Row]:
+        """Those the broker does not have yet, in order."""
+        return self._file.read(
+            "SELECT epoch, number, noun, job, body FROM ack WHERE published = 0 ORDER BY rowid LIMIT ?", (limit,)
+        )
+
+    def published(self, keys: Iterable[tuple[int, int]]) -> None:
+        """Marks what the broker has confirmed. It is kept until the manager says that it has it."""
+        self._file.write("UPDATE ack SET published = 1 WHERE epoch = ? AND number = ?", keys)
+
+    def forget(self, epoch: int, up_to: int) -> None:
+        """Drops what is in the audit store."""
+        if self._file.one("SELECT 1 FROM ack WHERE epoch = ? AND number <= ? LIMIT 1", (epoch, up_to)):
+            self._file.write("DELETE FROM ack WHERE epoch = ? AND number <= ?", [(epoch, up_to)])
+
+    def publish_again(self, keys: Iterable[tuple[int, int]]) -> None:
+        """The manager lacks these."""
+        self._file.write("UPDATE ack SET published = 0 WHERE epoch = ? AND number = ?", keys)
+
+    def held(self) -> list[list[int]]:
+        """Ranges [epoch, first, last] of those that are still here."""
+        ranges: list[list[int]] = []
+        for epoch, number in self._file.read("SELECT epoch, number FROM ack ORDER BY epoch, number"):
+            if ranges and ranges[-1][0] == epoch and ranges[-1][2] == number - 1:
+                ranges[-1][2] = number
+            else:
+                ranges.append([epoch, number, number])
+        return ranges
+
+    def count(self) -> int:
+        """How many are still here."""
+        return len(self._file.read("SELECT 1 FROM ack"))
