@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 #: A receiver that has not gone round for this long, in seconds, is hung: supervisor starts a new process.
 HUNG_SECONDS = 60.0
-#: After a stop, what a round under way and a last report may take, in seconds; a silent broker is not waited for longer.
+#: After a stop: what a round under way and a last report may take, and when a silent broker is given up, in seconds.
 STOP_SECONDS, GIVE_UP_SECONDS = 4.5, 2.0
 
 

@@ -22,12 +22,20 @@ def connect(url: str) -> Engine:
     """An engine for the store's URL, SQLite or PostgreSQL. Connects lazily: use it by `reading` and `writing`."""
     if url.startswith("sqlite"):
         return sqlite(url)
-    return create_engine(url, pool_pre_ping=True, poolclass=QueuePool, pool_size=4, connect_args={"connect_timeout": 5})
+    return create_engine(
+        url,
+        pool_pre_ping=True,
+        poolclass=QueuePool,
+        pool_size=4,
+        connect_args={"connect_timeout": 5},
+        hide_parameters=True,
+    )
 
 
 def sqlite(url: str, **pragmas: str) -> Engine:
     """A SQLite engine that decides itself when a transaction begins, durable (WAL, synchronous=FULL)."""
-    engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False}, poolclass=QueuePool)
+    engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False}, poolclass=QueuePool,
+                           hide_parameters=True)  # fmt: skip
     settings = {"journal_mode": "WAL", "synchronous": "FULL", "foreign_keys": "ON", **pragmas}
 
     @event.listens_for(engine, "connect")

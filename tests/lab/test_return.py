@@ -103,7 +103,8 @@ def test_a_wiped_broker_under_load(lab: Lab, sites: list[str]) -> None:
     lab.run("manager", "pkill", "-9", "beam", check=False)
     lab.run("manager", "sh", "-c", "while pgrep beam >/dev/null; do sleep 0.1; done; rm -rf /var/lib/rabbitmq/mnesia")
     lab.run("manager", "systemctl", "start", "rabbitmq-server")
-    assert wishes.wait(60) == 0
+    said, _ = wishes.communicate(timeout=60)
+    assert wishes.returncode == 0, said
     lab.wait(lab.is_quiet, 120)
     assert len(lab.onehost("account", "list")) == SITES - 1 + 40
     assert all(equal(lab, node) for node in lab.nodes)

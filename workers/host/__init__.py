@@ -9,7 +9,7 @@ from ...models.errors import HostError
 from . import machine as machines
 from .apache import Apache
 from .daemon import Daemon
-from .haproxy import Director
+from .director import Director
 from .homes import Homes
 from .machine import Machine
 from .php import Php

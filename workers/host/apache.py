@@ -41,7 +41,7 @@ REMOVED = (
 SPACING_SECONDS = 0.3
 #: Old generations that may still serve slow requests when a new one is asked for.
 OLD_GENERATIONS = 2
-#: A main process that sleeps this long after a signal, in seconds, while all its old children are dead, naps.
+#: A main process that sleeps this long after a signal, in seconds, while no old child accepts, naps.
 NUDGE_SECONDS = 0.01
 NAP_SECONDS = 1.1
 #: How long a signal waits for an old generation to end, or for room beside it.
@@ -238,14 +238,14 @@ class Apache:
     def _graceful(self, main: int) -> None:
         old = _children(main)
         generation = max(self._generations.values(), default=0) + 1
-        listening = _sockets(main)
+        listening = _listening(main)
         self._generations = {pid: self._generations.get(pid, generation) for pid in old}
         self._last_signal = time.monotonic()
         with suppress(ProcessLookupError):
             os.kill(main, signal.SIGUSR1)
         deadline = time.monotonic() + GENERATION_SECONDS * (1 + len(self.tree.owners()) / 1000)
         wanted = str(self.tree.number)
-        self._await_children(main, old)
+        self._await_children(main, old, listening)
         # Apache tells nobody that it is done; its answers and its children's descriptors show it.
         while any(_sockets(pid) & listening for pid in old) or self._served() != wanted:
             if not self._main():
@@ -255,15 +255,15 @@ class Apache:
                 raise Temporary(f"Apache still serves tree {self._served()} and not {wanted}")
             time.sleep(0.003)
 
-    def _await_children(self, main: int, old: list[int]) -> None:
+    def _await_children(self, main: int, old: list[int], listening: set[str]) -> None:
         """Waits for the first child of the new generation, at most as long as Apache's nap.
 
-        Apache looks for dead children once and then naps for a second: children that die a little later are replaced
-        only after the nap, and nobody accepts meanwhile. Another signal ends it, and the dead are found at once.
+        Apache looks for dead children once and then naps for a second: children that stop a little later are replaced
+        only after the nap, and nobody accepts meanwhile. Another signal ends it, and they are found at once.
         """
         nudge_at = self._last_signal + NUDGE_SECONDS
         while not set(_children(main)) - set(old) and time.monotonic() < self._last_signal + NAP_SECONDS:
-            if time.monotonic() > nudge_at and _sleeps(main) and not any(_sockets(pid) for pid in old):
+            if time.monotonic() > nudge_at and _sleeps(main) and not any(_sockets(pid) & listening for pid in old):
                 with suppress(ProcessLookupError):
                     os.kill(main, signal.SIGUSR1)
                 nudge_at = time.monotonic() + NUDGE_SECONDS
@@ -280,7 +280,7 @@ class Apache:
         time.sleep(max(0.0, self._last_signal + SPACING_SECONDS - time.monotonic()))
         deadline = time.monotonic() + ROOM_SECONDS
         while True:
-            listening, children = _sockets(main), _children(main)
+            listening, children = _listening(main), _children(main)
             old = {self._generations.get(pid, 0) for pid in children if not _sockets(pid) & listening}
             if len(old) < OLD_GENERATIONS:
                 return
@@ -321,6 +321,13 @@ def _sleeps(pid: int) -> bool:
     """Whether a process waits for something instead of working."""
     stat = files.read(Path(f"/proc/{pid}/stat")) or b""
     return stat.rpartition(b")")[2].split()[:1] == [b"S"]
+
+
+def _listening(pid: int) -> set[str]:
+    """The sockets of a process that listen. Apache's main process has another one, which all children inherit."""
+    tables = [files.read(Path(f"/proc/{pid}/net/{name}")) or b"" for name in ("tcp", "tcp6")]
+    rows = [row for table in tables for line in table.splitlines()[1:] if (row := line.split())[3] == b"0A"]
+    return {f"socket:[{row[9].decode()}]" for row in rows} & _sockets(pid)
 
 
 def _sockets(pid: int) -> set[str]:

@@ -153,7 +153,9 @@ class Homes:
         if self.owner(name) != owner:
             return
         self.trash_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        place = self.trash_folder / f"{name}.{owner}.{now.astimezone(UTC):%Y%m%dT%H%M%SZ}"
+        label = f"{name}.{owner}.{now.astimezone(UTC):%Y%m%dT%H%M%SZ}"
+        names = (label, *(f"{label}.{number}" for number in range(1, 1000)))
+        place = next(place for each in names if not (place := self.trash_folder / each).exists())
         try:
             os.rename(self.folder / name, place)
         except OSError as error:

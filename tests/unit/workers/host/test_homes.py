@@ -74,6 +74,14 @@ def test_a_document_root_is_made_with_a_page_only_if_it_is_new(homes: Homes) -> 
     assert not (home / "sites/new/index.html").exists()
 
 
+def test_trashed_twice_in_a_second(homes: Homes) -> None:
+    for _ in range(2):
+        homes.make("alice", 5, os.getuid(), os.getgid(), None)
+        homes.trash("alice", 5, NOW)
+    assert len(list(homes.trash_folder.iterdir())) == 2
+    assert len(homes.sweep(NOW + timedelta(days=15))) == 2
+
+
 def test_trash_takes_the_owners_home_alone_and_is_swept_in_time(homes: Homes) -> None:
     homes.make("alice", 5, os.getuid(), os.getgid(), None)
     homes.trash("alice", 4, NOW)

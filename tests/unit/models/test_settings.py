@@ -1,0 +1,53 @@
+"""Settings: one file, overridden by names in the environment, secrets only by path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from onehost.models import settings
+from onehost.models.errors import Invalid, NotFound
+
+
+def test_without_a_file_there_are_defaults(tmp_path: Path) -> None:
+    assert settings.manager(tmp_path / "none", {}) == settings.Manager()
+    assert settings.worker(tmp_path / "none", {}).beat_seconds == 5.0
+
+
+def test_the_file_and_then_the_environment(tmp_path: Path) -> None:
+    file = tmp_path / "onehost.toml"
+    file.write_text('store = "sqlite:///a"\nfirst_uid = 30000\n[broker]\nhost = "mq"\nport = 1\npassword_file = "/x"\n')
+    environ = {"ONEHOST_CONFIG": str(file), "ONEHOST_STORE": "sqlite:///b", "ONEHOST_LAST_UID": "31000", "OTHER": "1",
+               "ONEHOST_BROKER": "nonsense", "ONEHOST_UNKNOWN": "x"}  # fmt: skip
+    found = settings.manager(None, environ)
+    assert (found.store, found.first_uid, found.last_uid) == ("sqlite:///b", 30000, 31000)
+    assert found.broker == settings.Broker("mq", 1, password_file=Path("/x"))
+    assert found.as_user("relay").password_file == found.secrets / "relay"
+
+
+@pytest.mark.parametrize("text", ["store = ", "nonsense = 1", '[broker]\nuser = "a"\nnonsense = 1', 'first_uid = "x"',
+                                  "first_uid = []", "[store]\na = 1\n[broker]\nport = {}"])  # fmt: skip
+def test_a_bad_file_is_named(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "onehost.toml"
+    file.write_text(text)
+    with pytest.raises(Invalid, match=r"onehost\.toml"):
+        settings.manager(file, {})
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(Invalid):
+        settings.worker(tmp_path, {})
+
+
+def test_a_secret_that_others_can_read_is_none(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    with pytest.raises(NotFound):
+        settings.read_secret(file)
+    file.write_text("planted\n")
+    file.chmod(0o640)
+    with pytest.raises(Invalid) as caught:
+        settings.read_secret(file)
+    assert "planted" not in str(caught.value)
+    file.chmod(0o600)
+    assert settings.Broker(password_file=file).password() == "planted"
