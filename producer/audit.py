@@ -97,7 +97,10 @@ def _acknowledgements(connection: Connection, acks: Sequence[tuple[Node, wire.Le
     if not new:
         return
     placed = _placements(connection, new)
-    record(connection, [_event(node, ack, placed, now) for node, ack in new])
+    owners = _jobs(connection, new)
+    record(
+        connection, [_event(node, ack, placed, owners.get((ack["id"], ack["generation"])), now) for node, ack in new]
+    )
     _count_numbers(connection, new)
     _retrying(connection, new, placed, now)
     changes, outcomes = _changes(connection, new, placed)
@@ -134,7 +137,17 @@ def _placements(connection: Connection, acks: Sequence[tuple[Node, wire.Letter]]
     return found
 
 
-def _event(node: Node, ack: wire.Letter, placed: Placed, now: datetime) -> Happened:
+def _jobs(connection: Connection, acks: Sequence[tuple[Node, wire.Letter]]) -> dict[tuple[int, int], int]:
+    """The job of each (resource, generation) that is acknowledged: by the store's own word, not the node's."""
+    keys = sorted({(ack["id"], ack["generation"]) for _, ack in acks})
+    found: dict[tuple[int, int], int] = {}
+    for at in range(0, len(keys), 300):
+        which = tuple_(Job.resource_id, Job.generation).in_(keys[at : at + 300])
+        found |= {(row.resource_id, row.generation): row.id for row in connection.execute(select(Job).where(which))}
+    return found
+
+
+def _event(node: Node, ack: wire.Letter, placed: Placed, job_id: int | None, now: datetime) -> Happened:
     row = placed.get((ack["id"], node.id))
     strange = row is None or ack["generation"] > row.wanted
     detail = {
@@ -144,7 +157,8 @@ def _event(node: Node, ack: wire.Letter, placed: Placed, now: datetime) -> Happe
     }  # fmt: skip
     return Happened(
         "acknowledgement", routing.node_user(node.name), now, ack["noun"], ack["name"], ack["id"], node.name, node.id,
-        outcome="strange" if strange else ack["outcome"], epoch=ack["epoch"], number=ack["number"], detail=detail,
+        job_id=job_id, outcome="strange" if strange else ack["outcome"], epoch=ack["epoch"], number=ack["number"],
+        detail=detail,
     )  # fmt: skip
 
 

@@ -32,6 +32,8 @@ class Heard:
     #: The digest that was found equal to the store's.
     equal: str = ""
     epoch: int = 0
+    #: Daemons that another hand has broken there, as last said.
+    blocked: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -65,7 +67,9 @@ class Presence:
     def _beat(self, connection: Connection, node: Node, beat: wire.Letter, heard: Heard, now: datetime) -> None:
         state = states.NodeState.ONLINE if beat["synced"] else states.NodeState.UNSYNCED
         body = canonical({key: value for key, value in beat.body.items() if key not in ("form", "node")})
-        self._write(connection, node, state, heard, now, body)
+        news = beat["blocked"] != heard.blocked
+        heard.blocked = dict(beat["blocked"])
+        self._write(connection, node, state, heard, now, body, news=news)
         if beat["synced"]:
             self._compare(connection, node, beat["root"], heard, now)
 
@@ -86,8 +90,8 @@ class Presence:
             resync.hail(connection, node.id, node.name, now)
 
     def _write(self, connection: Connection, node: Node, state: str, heard: Heard, now: datetime,
-               beat: bytes | None = None) -> None:  # fmt: skip
-        changed = state != heard.state
+               beat: bytes | None = None, *, news: bool = False) -> None:  # fmt: skip
+        changed = news or state != heard.state
         if not changed and time.monotonic() - heard.written_at < WRITE_SECONDS:
             return
         values = {"state": state} | ({"beat": beat, "seen_at": now} if beat is not None else {})

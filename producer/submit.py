@@ -145,8 +145,10 @@ def _submit_one(connection: Connection, around: Surroundings, wish: Wish, now: d
 
 
 def _mark(noun: nouns.Noun, name: str, wish: Wish) -> str:
+    """What makes two wishes the same. A secret does not: a password hashed again has another salt."""
     try:
-        return digest(canonical([noun.name, name, wish.verb, dict(wish.fields)]))
+        plain = {key: value for key, value in wish.fields.items() if key not in noun.secret_fields}
+        return digest(canonical([noun.name, name, wish.verb, plain]))
     except (TypeError, ValueError, RecursionError) as error:
         raise Invalid(f"{noun.name} {name}: the fields are not plain data: {type(error).__name__}") from None
 

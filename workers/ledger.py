@@ -132,8 +132,19 @@ class Ledger:
             groups.setdefault(row["running"], []).append(row["id"])
         return [groups[starts] for starts in sorted(groups)]
 
-    def begin(self, found: Sequence[tuple[Entry, Difference]]) -> dict[int, Difference]:
-        """Marks a start and keeps each difference, so that a crash cannot hide it. Gives the differences to report.
+    def start(self, entries: Sequence[Entry]) -> None:
+        """Marks that a round begins, before anything is looked at: whatever kills the worker now is among these."""
+        with self._changing() as db:
+            db.executemany(
+                """UPDATE entry SET difference = CASE WHEN started = :g THEN difference END,
+                   started_at = CASE WHEN started = :g THEN started_at ELSE :now END, started = :g,
+                   starts = starts + :alone, running = running + 1 WHERE id = :id""",
+                [{"g": entry.generation, "now": time.time(), "alone": len(entries) == 1, "id": entry.id}
+                 for entry in entries],
+            )  # fmt: skip
+
+    def keep(self, found: Sequence[tuple[Entry, Difference]]) -> dict[int, Difference]:
+        """Keeps what differs before it is changed, so that a crash cannot hide it. Gives the differences to report.
 
         A start after a crash sees less to change than the first one did: the fuller difference is the one kept.
         """
@@ -141,14 +152,9 @@ class Ledger:
         with self._changing() as db:
             for entry, difference in found:
                 row = _row(db, entry.id)
-                is_again = row is not None and row["started"] == entry.generation and row["difference"]
-                kept[entry.id] = (json.loads(row["difference"]) if row and is_again else {}) | difference
-                db.execute(
-                    """UPDATE entry SET started_at = CASE WHEN started = :g THEN started_at ELSE :now END, started = :g,
-                       starts = starts + :alone, running = running + 1, difference = :difference WHERE id = :id""",
-                    {"g": entry.generation, "now": time.time(), "alone": len(found) == 1, "id": entry.id,
-                     "difference": canonical({k: wire.clean(v, wire.MAX_TEXT) for k, v in kept[entry.id].items()})},
-                )  # fmt: skip
+                kept[entry.id] = (json.loads(row["difference"]) if row and row["difference"] else {}) | difference
+                words = {key: wire.clean(text, wire.MAX_TEXT) for key, text in kept[entry.id].items()}
+                db.execute("UPDATE entry SET difference = ? WHERE id = ?", (canonical(words), entry.id))
         return kept
 
     def starts(self, entry_id: int) -> int:

@@ -31,6 +31,10 @@ HUNG_SECONDS = 60.0
 STOP_SECONDS, GIVE_UP_SECONDS = 4.5, 2.0
 
 
+#: How often the trash of removed homes is looked through, in seconds.
+SWEEP_SECONDS = 3600.0
+
+
 class Worker:
     """One worker. `run` returns after `stop` is set, within a few seconds."""
 
@@ -50,6 +54,7 @@ class Worker:
         )  # fmt: skip
         self.receiver = Receiver(settings.broker, settings.node, self.ledger, self.sync, self.executor.wake, self._say)
         self._state = "starting"
+        self._swept_at = -SWEEP_SECONDS
 
     def run(self) -> None:
         """Sets up the machine, then runs until stopped. The receiver runs on the calling thread."""
@@ -85,9 +90,18 @@ class Worker:
             if time.monotonic() - self.receiver.consumer.turned_at > HUNG_SECONDS:
                 log.error("hung", extra={"action": "hung", "seconds": HUNG_SECONDS})
                 os._exit(70)
+            if time.monotonic() - self._swept_at > SWEEP_SECONDS:
+                self._swept_at = time.monotonic()
+                self._sweep()
         self._wake()
         if not self._ended.wait(GIVE_UP_SECONDS):
             self._give_up.set()
+
+    def _sweep(self) -> None:
+        try:
+            self._host.sweep(self._roles())
+        except OSError as error:
+            log.warning("cannot empty the trash", extra={"action": "sweep", "why": str(error)})
 
     def _roles(self) -> frozenset[str]:
         """What this node did when it was here last, by its own ledger."""

@@ -51,7 +51,8 @@ class Outgoing:
             "reason": wire.clean(result.reason, wire.MAX_TEXT),
             "difference": {wire.clean(k, wire.MAX_WORD): wire.clean(text, LONGEST_WORD)
                            for k, text in result.difference.items()},
-            "seconds": dict(result.seconds), "at": time.time(), "epoch": self.epoch, "number": self.number,
+            "seconds": dict(result.seconds) | {"ledger": _waited(result, row)},
+            "at": time.time(), "epoch": self.epoch, "number": self.number,
         }  # fmt: skip
         db.execute(
             "INSERT INTO ack (epoch, number, noun, job, body) VALUES (?, ?, ?, ?, ?)",
@@ -90,3 +91,8 @@ class Outgoing:
     def count(self) -> int:
         """How many are still here."""
         return len(self._file.read("SELECT 1 FROM ack"))
+
+
+def _waited(result: Result, row: sqlite3.Row) -> float:
+    """Seconds between its arrival and the start of its round."""
+    return max(0.0, time.time() - float(row["arrived_at"]) - result.seconds.get("node", 0.0))

@@ -75,16 +75,18 @@ class Round:
         return self._reconcilers[entry.noun]
 
     def _compare(self) -> None:
-        found: list[tuple[Entry, Difference]] = []
         for entry in self._entries:
             if entry.needs or entry.noun not in self._reconcilers:
                 self._end(entry, "failed", entry.needs or f"needs a worker that knows {entry.noun}")
             elif len(self._entries) == 1 and self._ledger.starts(entry.id) >= DEADLY_STARTS:
                 self._end(entry, "failed", f"worker died {DEADLY_STARTS} times while it was applying this")
-            else:
-                self._try(entry, partial(self._compare_one, entry, found))
-        if found:
-            self._differences = self._ledger.begin(found)
+        if not self._alive:
+            return
+        self._ledger.start(self._alive)
+        found: list[tuple[Entry, Difference]] = []
+        for entry in self._alive:
+            self._try(entry, partial(self._compare_one, entry, found))
+        self._differences = self._ledger.keep(found)
 
     def _compare_one(self, entry: Entry, found: list[tuple[Entry, Difference]]) -> None:
         found.append((entry, self._reconciler(entry).compare(entry, self._host, self)))

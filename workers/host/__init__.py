@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from datetime import UTC, datetime
 from pathlib import Path
 
 from ...models.errors import HostError
@@ -75,6 +76,12 @@ class Host:
                 daemon.start()
             except HostError as error:
                 log.warning("not started", extra={"action": "start", "daemon": daemon.name, "why": str(error)})
+
+    def sweep(self, roles: frozenset[str]) -> None:
+        """Deletes, on a storage node, homes that have been in the trash for longer than they are kept."""
+        if "storage" in roles:
+            for gone in self.homes.sweep(datetime.now(UTC)):
+                log.info("deleted from the trash", extra={"action": "sweep", "home": gone})
 
     def require(self, roles: frozenset[str]) -> None:
         """Makes sure that what these roles need is set up. Raises Blocked or Temporary if it cannot be."""

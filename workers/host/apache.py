@@ -13,30 +13,13 @@ from functools import cached_property
 from pathlib import Path
 
 from ...models.errors import Blocked, Permanent, Temporary
-from . import files, site
+from . import files, modules, site
 from .machine import Machine
 from .site import Site
 from .tree import Tree
 
 FOLDER = "/etc/onehost/apache"
 CONFIG = "/etc/apache2/conf-enabled/zz-onehost.conf"
-_ENABLED = "/etc/apache2/mods-enabled"
-MODULES = (
-    "access_compat alias auth_basic authn_core authn_file authz_core authz_host authz_user deflate dir env expires "
-    "filter headers mime mpm_event negotiation proxy proxy_fcgi reqtimeout rewrite setenvif"
-).split()
-#: Modules that lead out of an account, show others' requests, or run code as Apache's user. Lua is loaded by us, last.
-FORBIDDEN = (
-    "actions asis authn_dbd authnz_ldap autoindex cgi cgid dav dav_fs dav_lock dbd ext_filter imagemap include info "
-    "ldap lua mpm_prefork mpm_worker php proxy_ajp proxy_balancer proxy_connect proxy_express proxy_fdpass proxy_ftp "
-    "proxy_http proxy_http2 proxy_scgi proxy_uwsgi proxy_wstunnel status suexec userdir vhost_alias"
-).split()
-#: Debian's own that would come before or beside ours: a site, a second log, an alias that hides each site's /icons.
-REMOVED = (
-    "/etc/apache2/sites-enabled/000-default.conf",
-    "/etc/apache2/conf-enabled/other-vhosts-access-log.conf",
-    "/etc/apache2/mods-enabled/alias.conf",
-)
 #: Least time between two signals.
 SPACING_SECONDS = 0.3
 #: Old generations that may still serve slow requests when a new one is asked for.
@@ -182,11 +165,7 @@ class Apache:
         guard = Path(__file__).with_name("guard.lua").read_bytes()
         changed = files.ensure(path(f"{FOLDER}/guard.lua"), guard)
         changed |= files.ensure(path(CONFIG), site.SERVER)
-        changed |= self._set_modules()
-        for name in REMOVED:
-            if path(name).is_symlink() or path(name).exists():
-                files.remove(path(name))
-                changed = True
+        changed |= modules.settle(self.machine)
         if self.machine.real:
             live = self._test()
             if live[0]:
@@ -292,23 +271,6 @@ class Apache:
 
     def _flag(self, owner: int) -> Path:
         return self.machine.path(f"{site.SUSPENDED}/{owner}")
-
-    def _set_modules(self) -> bool:
-        """Enables what is needed and disables what is forbidden, as a2enmod would. Returns whether anything changed."""
-        enabled, changed = self.machine.path(_ENABLED), False
-        enabled.mkdir(parents=True, exist_ok=True)
-        for module in MODULES:
-            for suffix in ("load", "conf"):
-                link = enabled / f"{module}.{suffix}"
-                available = self.machine.path(f"/etc/apache2/mods-available/{module}.{suffix}")
-                if available.exists() and not link.exists() and f"{_ENABLED}/{link.name}" not in REMOVED:
-                    files.link(link, f"../mods-available/{link.name}")
-                    changed = True
-        for link in list(enabled.iterdir()):
-            if link.stem in FORBIDDEN or re.fullmatch(r"php[\d.]+", link.stem):
-                files.remove(link)
-                changed = True
-        return changed
 
 
 def _children(pid: int) -> list[int]:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from ...models.errors import Blocked, Permanent, Temporary
 from . import files
+from .book import ACCESS_GROUPS
 from .machine import Machine
-from .users import ACCESS_GROUPS, Users
+from .users import Users
 
 KEYS = "/etc/onehost/ssh/keys"
 CONFIG = "/etc/ssh/sshd_config.d/onehost.conf"

@@ -9,10 +9,10 @@ from ...models.errors import Permanent, Temporary
 from ..entry import Difference, Entry, View
 from ..host import Host
 from ..host import ssh as keys
+from ..host.book import NO_PASSWORD, User
 from ..host.pool import Pool
 from ..host.sessions import Php
 from ..host.site import Site, described
-from ..host.users import NO_PASSWORD, User
 
 _LEVELS = {"none": 0, "sftp": 1, "shell": 2}
 

@@ -41,7 +41,6 @@ def test_every_part_of_a_row_counts() -> None:
     assert row_hash(7, 3, 1) == 0x2306FF5BB1263DD3, "both sides of a running cluster must go on agreeing"
 
 
-
 @given(ROWS)
 def test_it_is_spelled_and_read(rows: list[tuple[int, int, int]]) -> None:
     digest = Digest()

@@ -13,8 +13,15 @@ from onehost.models import wire
 from onehost.workers.ledger import Ledger
 
 
-def letter(entry_id: int, generation: int = 1, *, name: str = "", noun: str = "account",
-           spec: dict[str, Any] | None = {}, **more: Any) -> wire.Letter:  # noqa: B006
+def letter(
+    entry_id: int,
+    generation: int = 1,
+    *,
+    name: str = "",
+    noun: str = "account",
+    spec: dict[str, Any] | None = {},
+    **more: Any,
+) -> wire.Letter:  # noqa: B006
     """A letter of form apply as it arrives."""
     body = {
         "form": "apply", "node": "web1", "id": entry_id, "noun": noun, "version": [1, 0],

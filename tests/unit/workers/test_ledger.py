@@ -31,7 +31,7 @@ def names(entries: list[Entry]) -> list[str]:
 
 def end(ledger: Ledger, outcome: str = "applied", reason: str = "", **more: Any) -> list[Entry]:
     entries = ledger.take()
-    ledger.begin([(entry, {"it": "changed"}) for entry in entries])
+    ledger.start(entries)
     ledger.finish([Result(entry, outcome, reason, {"it": "changed"}, **more) for entry in entries])
     return entries
 
@@ -152,7 +152,7 @@ def test_due_seconds(ledger: Ledger) -> None:
 def test_what_ran_is_recorded_not_what_arrived_since(ledger: Ledger) -> None:
     ledger.store([letter(1, 1)])
     (entry,) = ledger.take()
-    ledger.begin([(entry, {})])
+    ledger.start([entry])
     ledger.store([letter(1, 2, spec={"php": False})])
     ledger.finish([Result(entry, "applied")])
     assert acks(ledger)[0]["generation"] == 1
@@ -164,7 +164,7 @@ def test_what_ran_is_recorded_not_what_arrived_since(ledger: Ledger) -> None:
 def test_a_postponed_one_waits_but_a_newer_generation_does_not(ledger: Ledger) -> None:
     ledger.store([letter(1, 1)])
     (entry,) = ledger.take()
-    ledger.begin([(entry, {})])
+    ledger.start([entry])
     ledger.store([letter(1, 2)])
     ledger.finish([Result(entry, "retrying", "disk full", again_seconds=60.0)])
     assert ledger.due_seconds() == 0.0 and ledger.tries(1) == 0
@@ -185,21 +185,25 @@ def test_a_retry_is_told_once_for_each_reason(ledger: Ledger) -> None:
 def test_a_crash_hides_no_difference(ledger: Ledger) -> None:
     ledger.store([letter(1)])
     (entry,) = ledger.take()
-    ledger.begin([(entry, {"user": "made", "site": "made"})])
-    assert ledger.begin([(entry, {"site": "made", "pool": "made"})])[1] == {
+    ledger.start([entry])
+    ledger.keep([(entry, {"user": "made", "site": "made"})])
+    ledger.start([entry])
+    assert ledger.keep([(entry, {"site": "made", "pool": "made"})])[1] == {
         "user": "made", "site": "made", "pool": "made",
     }  # fmt: skip
     ledger.store([letter(1, 2)])
-    assert ledger.begin([(ledger.take()[0], {})])[1] == {}, "another generation, another difference"
+    (newer,) = ledger.take()
+    ledger.start([newer])
+    assert ledger.keep([(newer, {})])[1] == {}, "another generation, another difference"
 
 
 def test_interrupted_ones_are_told_by_how_often_they_began(ledger: Ledger) -> None:
     ledger.store([letter(n) for n in range(1, 5)])
-    ledger.begin([(entry, {}) for entry in ledger.take()])
+    ledger.start(ledger.take())
     assert ledger.interrupted() == [[1, 2, 3, 4]]
-    ledger.begin([(entry, {}) for entry in ledger.take(only=[1, 2])])
+    ledger.start(ledger.take(only=[1, 2]))
     assert ledger.interrupted() == [[3, 4], [1, 2]] and ledger.starts(1) == 0
-    ledger.begin([(entry, {}) for entry in ledger.take(only=[2])])
+    ledger.start(ledger.take(only=[2]))
     assert ledger.interrupted() == [[3, 4], [1], [2]] and ledger.starts(2) == 1
     ledger.store([letter(2, 2)])
     assert ledger.starts(2) == 0, "a newer generation is innocent"
@@ -210,7 +214,7 @@ def test_interrupted_ones_are_told_by_how_often_they_began(ledger: Ledger) -> No
 def test_a_result_of_an_entry_that_was_dropped_is_no_fault(ledger: Ledger) -> None:
     ledger.store([letter(1), letter(2)])
     entries = ledger.take()
-    ledger.begin([(entry, {}) for entry in entries])
+    ledger.start(entries)
     ledger.drop_unknown([1])
     ledger.finish([Result(entry, "applied") for entry in entries])
     assert [ack["id"] for ack in acks(ledger)] == [2] and ledger.digest.text() == recomputed(ledger)
@@ -237,7 +241,7 @@ def test_acknowledgements_are_numbered_without_a_gap(ledger: Ledger) -> None:
 def test_a_commit_that_fails_leaves_no_gap(ledger: Ledger) -> None:
     ledger.store([letter(1), letter(2)])
     first, second = ledger.take()
-    ledger.begin([(first, {}), (second, {})])
+    ledger.start([first, second])
     with pytest.raises(ValueError):
         ledger.finish([Result(first, "applied"), Result(second, "applied", seconds={"a": float("nan")})])
     assert acks(ledger) == [] and ledger.digest.text() == recomputed(ledger)
@@ -248,7 +252,8 @@ def test_a_commit_that_fails_leaves_no_gap(ledger: Ledger) -> None:
 def test_words_of_daemons_are_cleaned(ledger: Ledger) -> None:
     ledger.store([letter(1)])
     (entry,) = ledger.take()
-    ledger.begin([(entry, {"site": "a\0\udcff"})])
+    ledger.start([entry])
+    ledger.keep([(entry, {"site": "a\0\udcff"})])
     ledger.finish([Result(entry, "failed", "a\0b\udcff" + "x" * 9999, {"site": "y" * 999, "k" * 99: "\udcff"})])
     (ack,) = acks(ledger)
     assert ack["reason"].startswith("a\ufffdb?xxx") and len(ack["reason"]) == 2000
@@ -316,7 +321,7 @@ def test_any_history_keeps_the_numbers_rising_and_the_digest_true(steps: list[tu
                     ledger, taken = Ledger(Path(folder) / "ledger.db"), []
                 elif step == "take":
                     taken = ledger.take()
-                    ledger.begin([(entry, {}) for entry in taken])
+                    ledger.start(taken)
                 else:
                     taken = do(ledger, step, entry_id, generation, taken)
                 check(ledger, highest, forget=entry_id if step == "drop" else 0)
@@ -346,7 +351,12 @@ def check(ledger: Ledger, highest: dict[int, tuple[int, int]], forget: int) -> N
         highest.pop(forget, None)
     for row in ledger._file.read("SELECT id, wanted, done, applied FROM entry"):
         wanted, done = highest.get(row["id"], (0, 0))
-        assert row["wanted"] >= wanted and row["done"] >= done and row["done"] <= row["wanted"] and row["applied"] <= row["done"]
+        assert (
+            row["wanted"] >= wanted
+            and row["done"] >= done
+            and row["done"] <= row["wanted"]
+            and row["applied"] <= row["done"]
+        )
         highest[row["id"]] = (row["wanted"], row["done"])
     numbers = [row[0] for row in ledger._file.read("SELECT number FROM ack WHERE epoch = ? ORDER BY number",
                                                    (ledger.outgoing.epoch,))]  # fmt: skip

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from onehost.models.errors import Permanent
+from onehost.workers.host.book import User
 from onehost.workers.host.machine import rehearsal
-from onehost.workers.host.users import User, Users, with_extrausers
+from onehost.workers.host.users import Users, with_extrausers
 
 ALICE = User(5, "alice", 20005, 20005, "$6$hash", "shell")
 BOB = User(6, "bob", 20006, 20006, "$6$other", "sftp")
