@@ -1,7 +1,7 @@
 """What travels: letters from the manager to one node, and what a node says. Checked on arrival, never trusted.
 
 Manager to node: `apply` (a whole wanted state), `welcome` and `cover` (answers to hello), `hail` (say hello).
-Node to manager: `ack`, `hello`, `beat`.
+Node to manager: `ack`, `hello`, `beat`, `answer`.
 """
 
 from __future__ import annotations
@@ -123,6 +123,33 @@ class HailSchema(Schema):
     node = _text(required=True)
 
 
+class QuestionSchema(Schema):
+    """What would change on a node if this were wanted? Nothing is written; a late answer helps nobody."""
+
+    form = _text(required=True)
+    node = _text(required=True)
+    question = _text(required=True)
+    asker = _text(required=True)
+    id = _whole(required=True)
+    noun = _text(40, required=True)
+    name = _text(required=True)
+    generation = _whole(required=True)
+    replaces = _whole(load_default=0)
+    roles = field.List(_text(40), load_default=list, validate=validate.Length(max=32))
+    secrets = field.Dict(load_default=dict)
+    payload = field.Dict(required=True, allow_none=True)
+
+
+class AnswerSchema(Schema):
+    """A node's answer to a question: the difference, or why it cannot tell."""
+
+    form = _text(required=True)
+    node = _text(required=True)
+    question = _text(required=True)
+    reason = _text(MAX_BODY_BYTES, load_default="")
+    difference = _texts()
+
+
 class AckSchema(Schema):
     """An acknowledgement."""
 
@@ -199,6 +226,8 @@ class Letter:
         "welcome": WelcomeSchema,
         "cover": CoverSchema,
         "hail": HailSchema,
+        "question": QuestionSchema,
+        "answer": AnswerSchema,
         "ack": AckSchema,
         "hello": HelloSchema,
         "beat": BeatSchema,

@@ -198,9 +198,14 @@ class Onehost:
         with reading(self.engine) as connection:
             return seal.verify(connection, anchor)
 
-    def dry_run(self, noun: str, name: str, verb: str, fields: Mapping[str, Any] | None = None) -> Receipt:
-        """What a wish would change in desired state. Changes nothing."""
-        return self.do(noun, name, verb, fields, dry_run=True)
+    def dry_run(self, wish: Wish) -> tuple[Receipt, Mapping[str, Any]]:
+        """What a wish would change in desired state and, by node, what it would change there. Changes nothing.
+
+        A node gives a `difference`, or a `reason` why it cannot tell; one that is silent for 3 seconds is said so.
+        """
+        from .ask import dry_run
+
+        return dry_run(self.engine, self.settings, wish)
 
 
 _HOW = ("reason", "if_generation", "idempotency_key", "deadline", "dry_run")

@@ -183,8 +183,9 @@ def events(connection: Connection, which: EventFilter, limit: int | None = PAGE)
     statement = statement.order_by(Event.id.desc())
     if limit is not None:
         statement = statement.limit(limit)
-    for row in connection.execution_options(yield_per=1000).execute(statement):
-        yield {"id": row.id, "position": row.position, **json.loads(row.body)}
+    with connection.execution_options(yield_per=1000).execute(statement) as rows:
+        for row in rows:
+            yield {"id": row.id, "position": row.position, **json.loads(row.body)}
 
 
 def event(connection: Connection, event_id: int) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,26 +81,28 @@ def unsealed(connection: Connection) -> int:
 def verify(connection: Connection, anchor: Head | None = None) -> Verdict:
     """Goes through the whole chain and names the first row that does not hold. Reads at flat memory."""
     position, chain, problem = 0, "", ""
-    for row in _chain(connection):
-        if problem := _problem(row, position + 1, chain):
-            return Verdict(position, row.position, row.hash, unsealed(connection), problem)
-        position, chain = row.position, row.hash
-        if anchor and anchor.position == position and anchor.hash != chain:
-            problem = f"position {position} has another hash than the anchor"
-            return Verdict(position, position, chain, unsealed(connection), problem)
+    with closing(_chain(connection)) as rows:
+        for row in rows:
+            if problem := _problem(row, position + 1, chain):
+                return Verdict(position, row.position, row.hash, unsealed(connection), problem)
+            position, chain = row.position, row.hash
+            if anchor and anchor.position == position and anchor.hash != chain:
+                problem = f"position {position} has another hash than the anchor"
+                return Verdict(position, position, chain, unsealed(connection), problem)
     if anchor and anchor.position > position:
         problem = f"the chain ends at {position}, the anchor stands at {anchor.position}: its end was cut off"
     return Verdict(position, position, chain, unsealed(connection), problem)
 
 
-def _chain(connection: Connection) -> Iterator[Any]:
+def _chain(connection: Connection) -> Generator[Any]:
     columns = [getattr(Event, name) for name in INDEXED]
     statement = (
         select(Seal.position, Seal.hash, Seal.event_id, Event.body, Event.at, *columns)
         .outerjoin(Event, Event.id == Seal.event_id)
         .order_by(Seal.position)
     )
-    yield from connection.execution_options(yield_per=5000).execute(statement)
+    with connection.execution_options(yield_per=5000).execute(statement) as rows:
+        yield from rows
 
 
 def _problem(row: Any, expected: int, chain: str) -> str:

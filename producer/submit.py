@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -69,21 +69,27 @@ class _DryRun(Exception):
     """Takes the transaction back on purpose."""
 
 
-def submit(engine: Engine, settings: Manager, wishes: Sequence[Wish], *, dry_run: bool = False) -> list[Receipt]:
+#: What may look at a dry run before it is taken back.
+Look = Callable[[Connection, list[Receipt]], None]
+
+
+def submit(engine: Engine, settings: Manager, wishes: Sequence[Wish], *, dry_run: bool = False,
+           look: Look | None = None) -> list[Receipt]:  # fmt: skip
     """Commits all wishes or none. Raises Refused (Invalid, NotFound, Conflict) or Unreachable.
 
-    A dry run goes the whole way and takes everything back.
+    A dry run goes the whole way, lets `look` see what it came to, and takes everything back.
     """
     for last in (False, False, False, True):
         try:
-            return _submit(engine, settings, wishes, dry_run)
+            return _submit(engine, settings, wishes, dry_run, look)
         except (IntegrityError, Unreachable) as error:
             if last or not _is_race(error):
                 raise
     raise AssertionError("the last try returns or raises")
 
 
-def _submit(engine: Engine, settings: Manager, wishes: Sequence[Wish], dry_run: bool) -> list[Receipt]:
+def _submit(engine: Engine, settings: Manager, wishes: Sequence[Wish], dry_run: bool,
+            look: Look | None) -> list[Receipt]:  # fmt: skip
     receipts: list[Receipt] = []
     try:
         with writing(engine) as connection:
@@ -91,6 +97,8 @@ def _submit(engine: Engine, settings: Manager, wishes: Sequence[Wish], dry_run: 
             now = time_now()
             receipts.extend(_submit_one(connection, around, wish, now) for wish in wishes)
             if dry_run:
+                if look:
+                    look(connection, receipts)
                 raise _DryRun
     except _DryRun:
         return receipts

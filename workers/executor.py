@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -45,6 +46,8 @@ class Executor:
         self._ready = ready
         self._start_serving = serve
         self._news = threading.Event()
+        #: Questions that wait for the end of the round.
+        self._questions: deque[Callable[[], None]] = deque()
         self._is_serving = False
         self.rounds = 0
         #: Signals sent so far, by daemon.
@@ -55,6 +58,11 @@ class Executor:
 
     def wake(self) -> None:
         """Something has arrived, or this node is synced now."""
+        self._news.set()
+
+    def between_rounds(self, act: Callable[[], None]) -> None:
+        """Calls `act` on the executor's thread when no round is under way: it may look at the machine."""
+        self._questions.append(act)
         self._news.set()
 
     def run(self, stop: threading.Event) -> None:
@@ -69,6 +77,8 @@ class Executor:
             self._news.clear()
             if stop.is_set():  # looked at after the clearing: a stop that wakes us in between is not slept through
                 return
+            while self._questions:
+                self._questions.popleft()()
             entries = self._ledger.take(ROUND)
             if entries:
                 self.round(entries)

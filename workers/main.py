@@ -21,6 +21,7 @@ from .ledger import Ledger
 from .receiver import Receiver
 from .reconcilers import Reconciler, reconcilers
 from .reporter import Reporter
+from .respondent import Respondent
 from .sync import Sync
 
 log = logging.getLogger(__name__)
@@ -29,8 +30,6 @@ log = logging.getLogger(__name__)
 HUNG_SECONDS = 60.0
 #: After a stop: what a round under way and a last report may take, and when a silent broker is given up, in seconds.
 STOP_SECONDS, GIVE_UP_SECONDS = 4.5, 2.0
-
-
 #: How often the trash of removed homes is looked through, in seconds.
 SWEEP_SECONDS = 3600.0
 
@@ -48,11 +47,14 @@ class Worker:
         publisher = Publisher(settings.broker, routing.EVENTS, purpose=f"report {settings.node}", stop=self._give_up)
         self.reporter = Reporter(publisher, settings.node, self.ledger, settings.beat_seconds, self._status)
         self.sync = Sync(self.ledger, settings.hello_seconds, self._wake)
+        known = known or reconcilers()
         self.executor = Executor(
-            self.ledger, host, known or reconcilers(), self.sync.synced, reported=self.reporter.wake,
+            self.ledger, host, known, self.sync.synced, reported=self.reporter.wake,
             ready=lambda: host.recover(self._roles()), serve=lambda: host.start(self._roles()),
         )  # fmt: skip
-        self.receiver = Receiver(settings.broker, settings.node, self.ledger, self.sync, self.executor.wake, self._say)
+        respondent = Respondent(self.ledger, host, known, self.executor, self.reporter)
+        self.receiver = Receiver(settings.broker, settings.node, self.ledger, self.sync, self.executor.wake,
+                                 respondent.ask, self._say)  # fmt: skip
         self._state = "starting"
         self._swept_at = -SWEEP_SECONDS
 

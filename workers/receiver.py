@@ -19,17 +19,20 @@ log = logging.getLogger(__name__)
 
 #: The only broker user whose letters are obeyed.
 MANAGER_USER = "relay"
+#: The broker user of those who only ask.
+ASK_USER = "ask"
 
 
 class Receiver:
-    """`news()` is called after a batch that brought something to do."""
+    """`news()` is called after a batch that brought something to do, `asked(question)` for each question."""
 
     def __init__(self, broker: Broker, node: str, ledger: Ledger, sync: Sync, news: Callable[[], None],
-                 on_state: Callable[[str], None]) -> None:  # fmt: skip
+                 asked: Callable[[wire.Letter], None], on_state: Callable[[str], None]) -> None:  # fmt: skip
         self._node = node
         self._ledger = ledger
         self._sync = sync
         self._news = news
+        self._asked = asked
         self.consumer = Consumer(broker, [routing.node_queue(node)], self.store, ready=ledger.probe,
                                  on_state=on_state, on_start=sync.say_hello, idle_seconds=0.5)  # fmt: skip
 
@@ -52,13 +55,15 @@ class Receiver:
         for letter in letters:
             if letter.form in ("welcome", "cover", "hail"):
                 self._sync.hear(letter)
+            elif letter.form == "question":
+                self._asked(letter)
         self._sync.look()
         return dead
 
     def _checked(self, delivery: Delivery) -> wire.Letter:
         letter = wire.decode(delivery.body)
-        if delivery.user != MANAGER_USER:
-            raise wire.Undecodable(f"sent by user {delivery.user!r}, not by the manager")
+        if delivery.user != (ASK_USER if letter.form == "question" else MANAGER_USER):
+            raise wire.Undecodable(f"a {letter.form} sent by user {delivery.user!r}, not by the manager")
         if letter.node != self._node:
             raise wire.Undecodable(f"for node {letter.node!r}, not for {self._node!r}")
         return letter

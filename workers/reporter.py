@@ -7,6 +7,7 @@ import logging
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,7 @@ class Reporter:
         self._beat_seconds = beat_seconds
         self._status = status
         self._news = threading.Event()
+        self._answers: deque[tuple[str, dict[str, Any]]] = deque()
         self._beat_at = 0.0
         self._backoff_seconds = BACKOFF_SECONDS
         self.state = "starting"
@@ -46,6 +48,11 @@ class Reporter:
     def wake(self) -> None:
         """Something waits to be reported."""
         self._news.set()
+
+    def answer(self, asker: str, body: dict[str, Any]) -> None:
+        """Publishes an answer, once; whoever asked may be gone by now."""
+        self._answers.append((asker, body))
+        self.wake()
 
     def run(self, sync: Sync, stop: threading.Event) -> None:
         """Reports until `stop` is set; then once more, so that what is done is known."""
@@ -78,7 +85,16 @@ class Reporter:
                 return report.why or next(iter(report.unroutable.values()), "a queue of the manager is full")
             if any(letter.message_id == "beat" for letter in letters):
                 self._beat_at = time.monotonic()
+        self._send_answers()
         return self._acknowledgements() or self._publisher.tick()
+
+    def _send_answers(self) -> None:
+        letters = []
+        while self._answers:
+            asker, body = self._answers.popleft()
+            letters.append(self._letter(body["question"], routing.answer_key(self._node, asker), "answer", body))
+        if letters:
+            self._publisher.send(letters)
 
     def _acknowledgements(self) -> str:
         while rows := self._ledger.outgoing.unpublished():

@@ -12,7 +12,7 @@ from . import given, node
 from .groups import Command, Group
 from .output import emit, pairs, table
 from .session import Session, current
-from .writing import How, confirm, needs_something, tell, write_options
+from .writing import How, confirm, needs_something, tell, tell_dry_run, write_options
 
 #: Columns of the table of nodes of a resource.
 NODE_COLUMNS = ("node", "state", "wanted", "done", "node is", "reason")
@@ -61,8 +61,11 @@ def wish(session: Session, noun: Noun, name: str, verb: str, fields: dict[str, A
     if after:
         # A node that was just added has no worker yet: waiting is not usual.
         how = how.not_waiting()
-    receipt = session.client.do(noun.name, name, verb, fields, dry_run=how.dry_run, **how.said())
-    if how.dry_run or after is None:
+    if how.dry_run:
+        tell_dry_run(session, *session.client.dry_run(session.client.wish(noun.name, name, verb, fields, **how.said())))
+        return 0
+    receipt = session.client.do(noun.name, name, verb, fields, **how.said())
+    if after is None:
         return tell(session, receipt, how)
     if how.waits():
         after()

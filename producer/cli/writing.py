@@ -119,10 +119,6 @@ def tell(session: Session, receipt: Receipt, how: How) -> int:
     from . import follow
 
     about = f"{receipt.noun} {receipt.name}"
-    if how.dry_run:
-        data = as_json(receipt) | {"job_id": None, "dry_run": True}
-        emit(session, data, lambda: print_difference(about, receipt.difference))
-        return 0
     job, late = None, None
     if receipt.job_id is not None and how.waits():
         try:
@@ -133,6 +129,18 @@ def tell(session: Session, receipt: Receipt, how: How) -> int:
     if late:
         raise late
     return follow.exit_code(session, job) if job else 0
+
+
+def tell_dry_run(session: Session, receipt: Receipt, nodes: Mapping[str, Any]) -> None:
+    """Tells what would change, in what is wanted and on each node that answered."""
+
+    def show() -> None:
+        print_difference(f"{receipt.noun} {receipt.name}", receipt.difference)
+        for node, said in nodes.items():
+            found = ", ".join(f"{part}: {cell(text)}" for part, text in said.get("difference", {}).items())
+            click.echo(f"  on {node}: {said.get('reason') or found or 'nothing would change'}")
+
+    emit(session, as_json(receipt) | {"job_id": None, "dry_run": True, "nodes": dict(nodes)}, show)
 
 
 def _sentence(about: str, receipt: Receipt, job: Mapping[str, Any] | None) -> str:

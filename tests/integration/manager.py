@@ -90,10 +90,10 @@ class Store:
     # ---- what the relay would send
 
     def letters(self) -> list[wire.Letter]:
-        """Every placement that waits to be sent, as its node would read it."""
+        """Every placement that waits to be sent, but those of nodes, as its node would read it."""
         with reading(self.engine) as connection:
             waiting = relay._placements(connection, nodes(connection))
-        return [wire.decode(each.letter.body) for each in waiting]
+        return [each for each in (wire.decode(each.letter.body) for each in waiting) if each["noun"] != "node"]
 
     # ---- looking
 

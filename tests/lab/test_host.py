@@ -161,9 +161,8 @@ def shell(name: str, command: str, password: str = PASSWORD) -> str:
 
 
 def sftp(name: str, commands: str, password: str = PASSWORD) -> str:
-    return client(
-        f"echo '{commands}' | sshpass -p {password} sftp -o BatchMode=no {SSH} -o BindAddress={came_from()[3:]} -b - {name}@10.77.0.11"
-    )
+    options = f"-o BatchMode=no {SSH} -o BindAddress={came_from()[3:]}"
+    return client(f"echo '{commands}' | sshpass -p {password} sftp {options} -b - {name}@10.77.0.11")
 
 
 def write(name: str, path: str, content: str) -> None:
@@ -245,8 +244,9 @@ def test_keys(node: Driver) -> None:
 
 def background(name: str, command: str) -> subprocess.Popen[bytes]:
     words = ["ops/lab", "exec", "client", "--", "sshpass", "-p", PASSWORD, "ssh", *SSH.split(), *came_from().split()]
-    held = subprocess.Popen([*words, f"{name}@10.77.0.11", command], cwd=CHECKOUT, env=ENVIRONMENT, stdin=subprocess.DEVNULL,
-                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+    null = subprocess.DEVNULL
+    held = subprocess.Popen([*words, f"{name}@10.77.0.11", command], cwd=CHECKOUT, env=ENVIRONMENT,
+                            stdin=null, stdout=null, stderr=null)  # fmt: skip
     deadline = time.monotonic() + 10
     while f"{command}" not in inside("node1", f"ps -u {name} -o args= || true"):
         assert time.monotonic() < deadline and held.poll() is None
