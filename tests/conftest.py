@@ -164,13 +164,14 @@ class PostgreSQL:
         """The SQLAlchemy URL of a database."""
         return f"postgresql+psycopg://postgres@/{database}?host={self.socket_folder}"
 
-    def new_database(self) -> str:
-        """Make an empty database; its SQLAlchemy URL."""
+    def new_database(self, template: str = "") -> str:
+        """Make an empty database, or a copy of the one at a URL; its SQLAlchemy URL."""
         import psycopg
 
         name = f"test_{random.randrange(1 << 40):x}"
         with psycopg.connect(host=str(self.socket_folder), user="postgres", autocommit=True) as connection:
-            connection.execute(f'CREATE DATABASE "{name}"'.encode())
+            source = template.partition("?")[0].rpartition("/")[2] or "template1"
+            connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{source}"'.encode())
         return self.url(name)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,8 @@ from onehost.producer.presence import Presence
 from onehost.producer.relay import Relay
 from onehost.workers.entry import Difference, Entry
 from onehost.workers.main import Worker
+
+from .manager import Store
 
 
 class IdleHost:
@@ -83,16 +87,9 @@ class Process:
 class Cluster:
     """Manager and nodes in this process."""
 
-    def __init__(self, broker: Any, store: str, folder: Path) -> None:
-        base = broker.settings(folder)
+    def __init__(self, broker: Any, store: str, folder: Path, **more: Any) -> None:
         self.folder = folder
-        self.settings = settings.Manager(
-            store=store,
-            broker=base.broker,
-            secrets=base.secrets,
-            management=base.management,
-            definitions=base.definitions,
-        )
+        self.settings: settings.Manager = replace(broker.settings(folder), store=store, **more)
         migrations.upgrade(store)
         bootstrap.bootstrap(self.settings, lambda arguments, stdin: broker.ctl(arguments, stdin))
         self.onehost = Onehost(self.settings, actor="test")
@@ -156,15 +153,41 @@ def wait_until(true: Callable[[], Any], seconds: float = 20.0) -> None:
         time.sleep(0.02)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def cluster(request: pytest.FixtureRequest, rabbitmq: Any, tmp_path: Path) -> Iterator[Cluster]:
+@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+def template(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], str]:
+    """Makes copies of a migrated store with one storage node and two web nodes: making one anew takes longer."""
+    folder = tmp_path_factory.mktemp("template")
+    url = f"sqlite:///{folder}/store.db"
+    if request.param == "postgresql":
+        server = request.getfixturevalue("postgresql")
+        url = server.new_database()
+    migrations.upgrade(url)
+    made = Store(url, folder)
+    made.cluster()
+    made.close()
+
+    def copy(to: Path) -> str:
+        if request.param == "postgresql":
+            return str(server.new_database(template=url))
+        shutil.copy(folder / "store.db", to / "store.db")
+        return f"sqlite:///{to}/store.db"
+
+    return copy
+
+
+@pytest.fixture
+def store(template: Callable[[Path], str], tmp_path: Path) -> Iterator[Store]:
+    """A manager's store, on both databases, with nodes s1, w1 and w2; no broker, no process."""
+    made = Store(template(tmp_path), tmp_path)
+    made.numbers = {"s1": 1, "w1": 1, "w2": 1}
+    yield made
+    made.close()
+
+
+@contextmanager
+def running(broker: Any, store: str, folder: Path, **more: Any) -> Iterator[Cluster]:
     """Manager, one storage node and three web nodes, all running."""
-    store = (
-        f"sqlite:///{tmp_path}/store.db"
-        if request.param == "sqlite"
-        else request.getfixturevalue("postgresql").new_database()
-    )
-    made = Cluster(rabbitmq, store, tmp_path)
+    made = Cluster(broker, store, folder, **more)
     try:
         made.add_node("store1", ["storage"], "10.0.0.10")
         for number in (1, 2, 3):
@@ -175,3 +198,19 @@ def cluster(request: pytest.FixtureRequest, rabbitmq: Any, tmp_path: Path) -> It
         yield made
     finally:
         made.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty store."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/store.db"
+    made: str = request.getfixturevalue("postgresql").new_database()
+    return made
+
+
+@pytest.fixture
+def cluster(rabbitmq: Any, store_url: str, tmp_path: Path) -> Iterator[Cluster]:
+    """A running cluster, on both databases."""
+    with running(rabbitmq, store_url, tmp_path) as made:
+        yield made

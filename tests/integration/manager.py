@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 
-from onehost import migrations
 from onehost.broker_config.consumer import Delivery
 from onehost.models import settings, wire
 from onehost.models.moment import now
@@ -25,10 +24,9 @@ EPOCH = 77
 
 
 class Store:
-    """One manager with a migrated store."""
+    """One manager, its store migrated already."""
 
     def __init__(self, url: str, folder: Path) -> None:
-        migrations.upgrade(url)
         self.onehost = Onehost(settings.Manager(store=url, secrets=folder / "secrets"), actor="test")
         self.engine = self.onehost.engine
         self.audit = Audit(self.engine, Presence(15.0))
@@ -48,8 +46,8 @@ class Store:
     def id(self, noun: str, name: str) -> int:
         """The newest resource of a name."""
         with reading(self.engine) as connection:
-            same = (Resource.noun == noun, Resource.name == name)
-            return int(connection.execute(select(Resource.id).where(*same).order_by(Resource.id.desc())).scalars().first() or 0)
+            newest = select(func.max(Resource.id)).where(Resource.noun == noun, Resource.name == name)
+            return int(connection.execute(newest).scalar_one())
 
     # ---- what nodes say
 
@@ -58,13 +56,15 @@ class Store:
 
     def letter(self, node: str, body: dict[str, Any], *, user: str | None = None) -> Delivery:
         data = json.dumps(body | {"node": body.get("node", node)}).encode()
-        return Delivery("onehost.audit", f"ack.{node}.account", f"node-{node}" if user is None else user, "m", data, False)
+        sender = f"node-{node}" if user is None else user
+        return Delivery("onehost.audit", f"ack.{node}.account", sender, "m", data, False)
 
     def beat(self, node: str, epoch: int = EPOCH, **more: Any) -> Delivery:
         return self.letter(node, {"form": "beat", "epoch": epoch, "at": time.time(), "synced": True, **more})
 
     def acked(self, node: str, resource_id: int, generation: int, outcome: str = "applied", *, epoch: int = EPOCH,
-              number: int | None = None, reason: str = "", user: str | None = None, **more: Any) -> Delivery:  # fmt: skip
+              number: int | None = None, reason: str = "", user: str | None = None,
+              **more: Any) -> Delivery:  # fmt: skip
         """An acknowledgement, under the node's next number unless one is given."""
         if number is None:
             number = self.numbers[node] = self.numbers.get(node, 0) + 1

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
@@ -38,15 +37,6 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path}/store.db"
     made: str = request.getfixturevalue("postgresql").new_database()
     return made
-
-
-@pytest.fixture
-def store(url: str, tmp_path: Path) -> Iterator[Store]:
-    """A migrated store with one storage node and two web nodes."""
-    made = Store(url, tmp_path)
-    made.cluster()
-    yield made
-    made.close()
 
 
 # ---- migrations
@@ -121,20 +111,15 @@ def test_a_duty_is_held_by_one(url: str) -> None:
 # ---- events
 
 
-@pytest.mark.parametrize("statement", ["UPDATE event SET actor = 'nobody'", "DELETE FROM event",
-                                       "UPDATE event SET body = body WHERE id = 1"])  # fmt: skip
-def test_an_event_is_neither_changed_nor_removed(store: Store, statement: str) -> None:
+def test_an_event_is_neither_changed_nor_removed(store: Store) -> None:
     before = store.dump()["event"]
-    with pytest.raises(Exception, match="never changed or removed"), writing(store.engine) as connection:
-        connection.execute(text(statement))
+    statements = ["UPDATE event SET actor = 'nobody'", "DELETE FROM event", "UPDATE event SET body = body WHERE id = 1"]
+    if store.engine.dialect.name == "postgresql":
+        statements.append("TRUNCATE event CASCADE")
+    for statement in statements:
+        with pytest.raises(DBAPIError, match="never changed or removed"), writing(store.engine) as connection:
+            connection.execute(text(statement))
     assert store.dump()["event"] == before
-
-
-def test_events_cannot_be_emptied(store: Store) -> None:
-    if store.engine.dialect.name == "sqlite":
-        pytest.skip("SQLite has no TRUNCATE")
-    with pytest.raises(DBAPIError, match="never changed or removed"), writing(store.engine) as connection:
-        connection.execute(text("TRUNCATE event CASCADE"))
 
 
 def test_the_numbers_of_a_placement_are_guarded_by_the_database(store: Store) -> None:
@@ -150,7 +135,7 @@ def test_every_step_leaves_its_event_and_no_secret(store: Store) -> None:
     store.onehost.account_passwd("alice", "planted-again")
     kinds = [event["kind"] for event in store.onehost.history("account", "alice")]
     assert kinds[0] == "account.passwd" and kinds[-1] == "account.create" and "job.end" in kinds
-    shown = [event for event in store.onehost.events(EventFilter(kind="account.*"), None)]
+    shown = list(store.onehost.events(EventFilter(kind="account.*"), None))
     assert shown[0]["detail"]["difference"] == {"password_hash": "changed"}
     assert shown[1]["detail"]["reason"] == "a reason" and shown[1]["actor"] == "test"
     everything = str(store.dump())
@@ -185,29 +170,31 @@ def test_a_bell_rings_and_what_changes_nothing_is_no_job(store: Store) -> None:
     assert (again.job_id, again.generation) == (None, receipt.generation) and store.dump() == before
 
 
-@pytest.mark.parametrize(
-    ("noun", "name", "verb", "fields", "error"),
-    [("account", "root", "create", {}, Invalid), ("account", "carol", "create", {"domain": "com"}, Invalid),
-     ("account", "carol", "create", {"nonsense": 1}, Invalid), ("account", "carol", "create", {"php": {1}}, Invalid),
-     ("account", "carol", "create", {"document_root": "\udcff"}, Invalid),
-     ("account", "carol", "create", {"php": float("nan")}, Invalid),
-     ("account", "carol", "create", {"uid": 20007}, Refused), ("account", "alice", "create", {}, Conflict),
-     ("account", "carol", "create", {"domain": "alice.com"}, Conflict),
-     ("account", "carol", "create", {"domain": "www.alice.com"}, Conflict),
-     ("account", "carol", "set", {"php": False}, NotFound), ("account", "carol", "remove", {}, NotFound),
-     ("account", "carol", "retry", {}, NotFound), ("account", "alice", "explode", {}, Invalid),
-     ("account", "alice", "set", {"uid": 20001}, Refused), ("account", "alice", "cancel", {}, Invalid),
-     ("account", "alice", "cancel", {"job": 9999}, NotFound), ("zeppelin", "alice", "create", {}, NotFound),
-     ("node", "w9", "add", {"address": "10.0.0.1", "roles": ["web"]}, Conflict),
-     ("node", "w1", "set", {"roles": ["storage"]}, Refused),
-     ("account", "alice", "set", {"ssh_keys": ["x" * 300_000]}, Invalid)],
-)  # fmt: skip
-def test_a_refused_wish_changes_nothing(store: Store, noun: str, name: str, verb: str, fields: dict[str, Any],
-                                        error: type[Exception]) -> None:  # fmt: skip
+REFUSED: list[tuple[str, str, str, dict[str, Any], type[Refused]]] = [
+    ("account", "root", "create", {}, Invalid), ("account", "carol", "create", {"domain": "com"}, Invalid),
+    ("account", "carol", "create", {"nonsense": 1}, Invalid), ("account", "carol", "create", {"php": {1}}, Invalid),
+    ("account", "carol", "create", {"document_root": "\udcff"}, Invalid),
+    ("account", "carol", "create", {"php": float("nan")}, Invalid),
+    ("account", "carol", "create", {"uid": 20007}, Refused), ("account", "alice", "create", {}, Conflict),
+    ("account", "carol", "create", {"domain": "alice.com"}, Conflict),
+    ("account", "carol", "create", {"domain": "www.alice.com"}, Conflict),
+    ("account", "carol", "set", {"php": False}, NotFound), ("account", "carol", "remove", {}, NotFound),
+    ("account", "carol", "retry", {}, NotFound), ("account", "alice", "explode", {}, Invalid),
+    ("account", "alice", "set", {"uid": 20001}, Refused), ("account", "alice", "cancel", {}, Invalid),
+    ("account", "alice", "cancel", {"job": 9999}, NotFound), ("zeppelin", "alice", "create", {}, NotFound),
+    ("node", "w9", "add", {"address": "10.0.0.1", "roles": ["web"]}, Conflict),
+    ("node", "w1", "set", {"roles": ["storage"]}, Refused),
+    ("account", "alice", "set", {"ssh_keys": ["x" * 300_000]}, Invalid),
+]  # fmt: skip
+
+
+def test_a_refused_wish_changes_nothing(store: Store) -> None:
     store.onehost.account_create("alice", domain="alice.com")
     before = store.dump()
-    with pytest.raises(error):
-        store.onehost.do(noun, name, verb, fields)
+    for noun, name, verb, fields, error in REFUSED:
+        with pytest.raises(error) as caught:
+            store.onehost.do(noun, name, verb, fields)
+        assert type(caught.value) is error, (noun, name, verb, fields, caught.value)
     assert store.dump() == before
 
 
@@ -324,7 +311,7 @@ def test_a_name_made_again_is_another_resource(store: Store) -> None:
     third_after = store.onehost.account_delete("alice")
     third = store.onehost.account_create("alice")
     assert third.resource_id > second.resource_id == third_after.resource_id
-    assert {letter["replaces"] for letter in store.letters() if letter["id"] == third.resource_id} == {second.resource_id}
+    assert {each["replaces"] for each in store.letters() if each["id"] == third.resource_id} == {second.resource_id}
 
 
 # ---- stages
@@ -602,8 +589,8 @@ def test_whatever_is_spoilt_behind_our_back_is_found(store: Store, name: str) ->
     statement, problem = SPOILT[name]
     head = sealed(store)
     with reading(store.engine) as connection:
-        ids = connection.execute(select(Seal.event_id).where(Seal.position.in_([5, 6])).order_by(Seal.position)).scalars()
-        first, following = ids.all()
+        ids = select(Seal.event_id).where(Seal.position.in_([5, 6])).order_by(Seal.position)
+        first, following = connection.execute(ids).scalars().all()
         body = connection.execute(select(Event.body).where(Event.id == following)).scalar_one()
     spoil(store, statement, {"id": first, "next": following, "body": body})
     verdict = store.onehost.verify(head)
@@ -637,7 +624,8 @@ def test_a_forged_chain_shows_against_an_anchor(store: Store) -> None:
     with writing(store.engine) as connection:
         seal.seal(connection)
     assert store.onehost.verify().problem == ""
-    assert store.onehost.verify(dataclasses.replace(head, position=head.position - 1)).problem.endswith("than the anchor")
+    anchor = seal.Head(head.position - 1, head.hash)
+    assert store.onehost.verify(anchor).problem.endswith("than the anchor")
 
 
 def test_wish_is_exported() -> None:

@@ -84,3 +84,20 @@ def test_a_password_is_hashed_at_the_edge(cluster: Cluster) -> None:
     events = list(cluster.onehost.events(EventFilter(), None))
     assert "planted-password" not in str(events) and "$6$" not in str(events)
     assert hashed("planted-password") != hashed("planted-password"), "salted"
+
+
+def test_a_dry_run_asks_the_nodes_and_changes_nothing(cluster: Cluster) -> None:
+    wait_until(lambda: {node["state"] for node in cluster.onehost.status()["nodes"]} == {"online"})
+    cluster.onehost.wait(cluster.onehost.account_create("fred", domain="fred.example.com"))
+    before = [list(recorders["account"].changes) for recorders in cluster.recorders.values()]
+    receipt, nodes = cluster.onehost.dry_run(cluster.onehost.wish("account", "fred", "suspend"))
+    assert receipt.difference == {"suspended": "no -> yes"}
+    assert set(nodes) == set(cluster.recorders)
+    assert all(said["difference"] == {"it": "changed"} for said in nodes.values()), nodes
+    assert [list(recorders["account"].changes) for recorders in cluster.recorders.values()] == before
+    assert not cluster.onehost.get("account", "fred")["spec"]["suspended"]
+    assert len(cluster.onehost.jobs(noun="account")) == 1
+    cluster.stop_worker("web2")
+    _, nodes = cluster.onehost.dry_run(cluster.onehost.wish("account", "fred", "suspend"))
+    assert nodes["web2"]["reason"] in ("did not answer", "was not asked: it is not online")
+    assert nodes["web1"]["difference"] == {"it": "changed"}

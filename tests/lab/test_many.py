@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import time
 
 import pytest
@@ -65,7 +66,7 @@ def test_two_hundred_at_once(lab: Lab) -> None:
 
 
 def test_a_planted_password_is_nowhere(lab: Lab) -> None:
-    planted = "planted-Passw0rd-xyzzy"
+    planted = f"planted-{secrets.token_hex(8)}"
     lab.run("manager", "onehost", "account", "create", "vera", "--domain", "vera.example.com", "--access", "shell",
             "--password", "--wait", stdin=planted + "\n")  # fmt: skip
     lab.run("manager", "onehost", "account", "passwd", "vera", "--password", "--wait", stdin=planted + "\n")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -19,13 +20,14 @@ def letter(
     *,
     name: str = "",
     noun: str = "account",
-    spec: dict[str, Any] | None = {},
+    spec: Mapping[str, Any] | None = MappingProxyType({}),
     **more: Any,
-) -> wire.Letter:  # noqa: B006
+) -> wire.Letter:
     """A letter of form apply as it arrives."""
+    payload = None if spec is None else dict(spec)
     body = {
         "form": "apply", "node": "web1", "id": entry_id, "noun": noun, "version": [1, 0],
-        "name": name or f"user{entry_id}", "generation": generation, "incarnation": 0, "payload": spec, "job": 9,
+        "name": name or f"user{entry_id}", "generation": generation, "incarnation": 0, "payload": payload, "job": 9,
         "roles": ["web"], **more,
     }  # fmt: skip
     return wire.decode(json.dumps(body).encode())

@@ -1,4 +1,4 @@
-"""Rounds: a bad resource fails alone, a broken daemon blames nobody, each daemon is signalled once, a kill is survived."""
+"""Rounds: a bad resource fails alone, a broken daemon blames nobody, each is signalled once, a kill is survived."""
 
 from __future__ import annotations
 
@@ -342,7 +342,11 @@ def test_several_that_kill_are_all_found(node: Node) -> None:
 
 
 def test_a_mended_generation_is_tried_again(node: Node) -> None:
-    node.reconciler.act = lambda at, entry: (_ for _ in ()).throw(Killed()) if entry.spec["document_root"] == "x" else None  # type: ignore[index]
+    def act(at: str, entry: Any) -> None:
+        if entry.spec["document_root"] == "x":
+            raise Killed
+
+    node.reconciler.act = act
     node.want("x")
     live(node)
     node.want("y", generation=2)

@@ -104,8 +104,8 @@ def test_one_bad_letter_takes_the_batch_back_and_the_digest_with_it(ledger: Ledg
 
 
 def test_removals_first_then_urgent_ones_then_parents(ledger: Ledger) -> None:
-    ledger.store([letter(1), letter(2, noun="node", name="web1"), letter(3, spec=None), letter(4, noun="node", spec=None),
-                  letter(5)])  # fmt: skip
+    ledger.store([letter(1), letter(2, noun="node", name="web1"), letter(3, spec=None)])
+    ledger.store([letter(4, noun="node", spec=None), letter(5)])
     assert [entry.id for entry in ledger.take()] == [3, 4, 2, 1, 5]
 
 

@@ -122,7 +122,8 @@ def test_what_the_manager_has_is_forgotten_of_earlier_lives_too(ledger: Ledger, 
     ledger.store([letter(n) for n in range(1, 4)])
     ledger.finish([Result(entry, "applied") for entry in ledger.take()])
     now = ledger.outgoing.epoch
-    ledger._file.write("INSERT INTO ack (epoch, number, noun, body) VALUES (?, ?, 'account', x'')", [(7, 4), (7, 5), (8, 1)])
+    earlier = "INSERT INTO ack (epoch, number, noun, body) VALUES (?, ?, 'account', x'')"
+    ledger._file.write(earlier, [(7, 4), (7, 5), (8, 1)])
     ledger.outgoing.published([(now, 1), (now, 2), (now, 3), (7, 4), (7, 5), (8, 1)])
     said = hello(sync)
     sync.hear(welcome(said, [], have=[now, 2], kept=[[7, 4]], lacking=[[7, 5]]))
