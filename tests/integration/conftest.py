@@ -18,6 +18,7 @@ from onehost.broker_config import apply, bootstrap, routing
 from onehost.broker_config.consumer import Consumer
 from onehost.broker_config.publisher import Publisher
 from onehost.models import settings
+from onehost.models.errors import Unreachable
 from onehost.producer import Onehost, nodes
 from onehost.producer.audit import Audit
 from onehost.producer.main import Duties
@@ -127,7 +128,11 @@ class Cluster:
         config = settings.Worker(name, own, self.folder / f"{name}.ledger", beat_seconds=0.5, hello_seconds=3.0)
 
         def run(stop: threading.Event) -> None:
-            worker = Worker(config, IdleHost(), stop, self.recorders[name])  # type: ignore[arg-type]
+            try:
+                worker = Worker(config, IdleHost(), stop, self.recorders[name])  # type: ignore[arg-type]
+            except Unreachable:
+                assert stop.is_set(), "it waited for the ledger until it was stopped"
+                return
             self.workers[name] = worker
             worker.run()
 
