@@ -129,7 +129,8 @@ class QuestionSchema(Schema):
     form = _text(required=True)
     node = _text(required=True)
     question = _text(required=True)
-    asker = _text(required=True)
+    #: A word of a routing key.
+    asker = field.String(required=True, validate=validate.Regexp(r"[a-z0-9_-]{1,64}\Z"))
     id = _whole(required=True)
     noun = _text(40, required=True)
     name = _text(required=True)

@@ -99,18 +99,21 @@ def _ask(broker: Broker, asker: str, letters: Mapping[str, Letter]) -> dict[str,
         connection.close()
 
 
+def _answer(body: bytes, user: str | None) -> wire.Letter | None:
+    try:
+        letter = wire.decode(body)
+    except wire.Undecodable:
+        return None  # a node that talks nonsense has not answered
+    is_own = user == routing.NODE_USER_PREFIX + letter.node
+    return letter if letter.form == "answer" and is_own else None
+
+
 def _listen(channel: Any, queue: str, asked: Sequence[str]) -> dict[str, Any]:
     answers: dict[str, Any] = {}
     until = time.monotonic() + ANSWER_SECONDS
     for _, properties, body in channel.consume(queue, auto_ack=True, inactivity_timeout=0.1):
-        if body is not None:
-            letter = wire.decode(body)
-            if (
-                letter.form == "answer"
-                and properties.user_id == routing.node_user(letter.node)
-                and letter.node in asked
-            ):
-                answers[letter.node] = {"difference": letter["difference"], "reason": letter["reason"]}
+        if body is not None and (letter := _answer(body, properties.user_id)) and letter.node in asked:
+            answers[letter.node] = {"difference": letter["difference"], "reason": letter["reason"]}
         if len(answers) == len(asked) or time.monotonic() > until:
             break
     channel.cancel()

@@ -9,6 +9,7 @@ from marshmallow import Schema, fields
 from marshmallow.validate import Length, OneOf
 
 from .. import names
+from ..errors import Refused
 from .fields import DocumentRoot, Domain, PasswordHash, SshKey, YesNo, integer
 from .noun import Claim, Noun, Option, Spec, Stage, Surroundings, Verb
 
@@ -78,6 +79,14 @@ class Account(Noun):
 
     def check_name(self, name: str) -> str:
         return names.account(name)
+
+    def check(self, name: str, spec: Spec | None, before: Spec | None, around: Surroundings) -> None:
+        nodes = around.all("node").values()
+        if before is None and nodes and not any("storage" in node["roles"] for node in nodes):
+            raise Refused(
+                "no node has the role storage, so no home can be made",
+                hint="onehost node add NAME ADDRESS --roles storage",
+            )
 
     def number(self, spec: Spec, before: Spec | None, around: Surroundings) -> Spec:
         if before and before.get("uid"):

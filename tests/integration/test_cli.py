@@ -91,7 +91,8 @@ def test_the_life_of_an_account(three: CommandLine) -> None:
     assert "password_hash" not in shown["spec"] and shown["spec"]["ssh_keys"] == [key.rpartition(" ")[0]]
     assert [node["node"] for node in shown["nodes"]] == ["store1"], "the storage node's stage is the first"
     would = three.good("account", "set", "alice", "--access", "shell", "--no-php", "--dry-run")
-    assert would == "account alice: would change\n  access: sftp -> shell\n  php: yes -> no\n"
+    asked = "".join(f"  on {node}: was not asked: it is not online\n" for node in ("store1", "web1", "web2"))
+    assert would == f"account alice: would change\n  access: sftp -> shell\n  php: yes -> no\n{asked}"
     assert "nothing would change" in three.good("account", "set", "alice", "--php", "--dry-run")
     assert three.good("account", "set", "alice", "--php") == "account alice: unchanged\n"
     receipt = json.loads(three.good("account", "suspend", "alice", "--if-generation", "1", "-o", "json"))["receipt"]

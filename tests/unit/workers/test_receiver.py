@@ -22,7 +22,9 @@ class Node:
     def __init__(self, ledger: Ledger) -> None:
         self.news: list[int] = []
         self.sync = Sync(ledger, 1000.0, lambda: None)
-        self.receiver = Receiver(Broker(), "web1", ledger, self.sync, lambda: self.news.append(1), print)
+        self.questions: list[wire.Letter] = []
+        self.receiver = Receiver(Broker(), "web1", ledger, self.sync, lambda: self.news.append(1),
+                                 self.questions.append, print)  # fmt: skip
 
 
 @pytest.fixture
@@ -62,3 +64,11 @@ def test_letters_of_the_hello_exchange_reach_it(node: Node) -> None:
     node.receiver.store([delivery(wire.encode(form="welcome", node="web1", hello=said["hello"], incarnation=0,
                                               differing=[], have=[0, 0]))])  # fmt: skip
     assert node.sync.synced.is_set()
+
+
+def test_a_question_is_passed_on_and_only_from_those_who_may_ask(node: Node, ledger: Ledger) -> None:
+    body = wire.encode(form="question", node="web1", question="q", asker="a1", id=1, noun="account", name="alice",
+                       generation=1, payload={})  # fmt: skip
+    forged = [delivery(body), delivery(letter(1), user="ask")]
+    assert node.receiver.store([delivery(body, user="ask"), *forged]) == forged
+    assert [question["asker"] for question in node.questions] == ["a1"] and ledger.take() == []
