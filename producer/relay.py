@@ -75,14 +75,28 @@ class Relay:
 
     def run(self, stop: threading.Event) -> None:
         """Publishes until `stop` is set."""
-        listener = bells.Listener(self.engine, bells.RELAY)
+        listener: bells.Listener | None = None
         try:
             while not stop.is_set():
                 if not self._turn(stop):
-                    listener.wait(TICK_SECONDS)
+                    listener = self._rest(listener, stop)
         finally:
-            listener.close()
+            if listener:
+                listener.close()
             self.publisher.close()
+
+    def _rest(self, listener: bells.Listener | None, stop: threading.Event) -> bells.Listener | None:
+        """Sleeps until the bell rings. A listener that the store has dropped is given up; the next one is new."""
+        try:
+            listener = listener or bells.Listener(self.engine, bells.RELAY)
+            listener.wait(TICK_SECONDS)
+        except Exception as error:  # psycopg and SQLAlchemy each have a tree of their own
+            self.on_state(f"waiting for the store: {type(error).__name__}")
+            if listener:
+                listener.close()
+            stop.wait(TICK_SECONDS * random.random())
+            return None
+        return listener
 
     def _turn(self, stop: threading.Event) -> bool:
         """Whether there may be more to do at once."""

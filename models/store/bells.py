@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import DBAPIError
 
 #: Rung when placements, letters or nodes wait for the relay.
 RELAY = "relay"
@@ -104,4 +105,9 @@ class Listener:
             self._socket.close()
             self._path.unlink(missing_ok=True)
         elif not self._sqlite:
+            try:
+                # The connection goes back to the pool, and must not go on listening there.
+                self._connection.exec_driver_sql("UNLISTEN *")
+            except DBAPIError:
+                self._connection.invalidate()
             self._connection.close()

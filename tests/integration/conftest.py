@@ -29,6 +29,9 @@ from onehost.workers.main import Worker
 
 from .manager import Store
 
+#: Silence after which a node is offline, in seconds; beats come each half second.
+OFFLINE_SECONDS = 4.0
+
 
 class IdleHost:
     """A machine on which nothing is done."""
@@ -90,7 +93,8 @@ class Cluster:
 
     def __init__(self, broker: Any, store: str, folder: Path, **more: Any) -> None:
         self.folder = folder
-        self.settings: settings.Manager = replace(broker.settings(folder), store=store, **more)
+        more = {"store": store, "offline_after_seconds": OFFLINE_SECONDS} | more
+        self.settings: settings.Manager = replace(broker.settings(folder), **more)
         migrations.upgrade(store)
         bootstrap.bootstrap(self.settings, lambda arguments, stdin: broker.ctl(arguments, stdin))
         self.onehost = Onehost(self.settings, actor="test")

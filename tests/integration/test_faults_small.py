@@ -160,6 +160,24 @@ def test_a_stranger_on_the_bus_is_not_obeyed(small: Cluster) -> None:
     agree(small)
 
 
+# ---- the store
+
+
+def test_a_store_that_drops_every_connection(rabbitmq: Any, postgresql: Any, tmp_path: Path) -> None:
+    import psycopg
+
+    url = postgresql.new_database()
+    with running(rabbitmq, url, tmp_path) as cluster:
+        cluster.onehost.wait(cluster.onehost.account_create("alice"))
+        name = url.partition("?")[0].rpartition("/")[2]
+        with psycopg.connect(host=str(postgresql.socket_folder), user="postgres", autocommit=True) as connection:
+            end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = %s"
+            assert connection.execute(end, [name]).fetchone() > (1,)
+        assert cluster.onehost.wait(cluster.onehost.account_set("alice", php=False))["state"] == "applied"
+        assert all(process.thread.is_alive() for process in cluster.processes.values())
+        agree(cluster)
+
+
 # ---- nodes
 
 
