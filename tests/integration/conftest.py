@@ -19,6 +19,7 @@ from onehost.broker_config.consumer import Consumer
 from onehost.broker_config.publisher import Publisher
 from onehost.models import settings
 from onehost.models.errors import Unreachable
+from onehost.models.store import bells, writing
 from onehost.producer import Onehost, nodes
 from onehost.producer.audit import Audit
 from onehost.producer.main import Duties
@@ -119,7 +120,7 @@ class Cluster:
         self.presence = Presence(self.settings.offline_after_seconds)
         queues = [routing.AUDIT_QUEUE, routing.BEAT_QUEUE]
         consumer = Consumer(self.settings.as_user("audit"), queues, Audit(engine, self.presence).store, prefetch=1000,
-                            on_state=lambda text: print("audit:", text))  # fmt: skip
+                            on_state=lambda text: print("audit:", text), idle_seconds=0.1)  # fmt: skip
         self.processes["relay"] = Process(relay.run)
         self.processes["audit"] = Process(consumer.run)
         self.processes["duties"] = Process(Duties(engine, self.presence).run)
@@ -149,6 +150,8 @@ class Cluster:
     def close(self) -> None:
         for process in (*self.worker_processes.values(), *self.processes.values()):
             process.stop_event.set()
+        with writing(self.onehost.engine) as connection:
+            bells.ring(connection, bells.RELAY)  # the relay looks at its stop at once
         for process in (*self.worker_processes.values(), *self.processes.values()):
             process.stop()
         self.onehost.close()
