@@ -154,6 +154,14 @@ def _start_all(lab: Lab, pids: dict[str, int]) -> list[str]:
 def _carry_credentials(manager: int, machine: str, pid: int) -> None:
     """What an operator does once: brings a node its settings and its broker password."""
     source = Path(f"/proc/{manager}/root/etc/onehost/nodes/{machine}")
+    if kind_of(machine) == "node" and not source.exists():
+        # One node more than `up` made: it is added to the cluster first.
+        joining = [
+            str(CHECKOUT / ".venv/bin/python"),
+            str(SCRIPTS / "join.py"),
+            f"{machine}={address_of(machine)}=web,ssh",
+        ]
+        subprocess.run(inside(manager, joining), check=True)
     if source.exists():
         shutil.copytree(source, f"/proc/{pid}/root/etc/onehost", dirs_exist_ok=True)
 

@@ -108,3 +108,12 @@ def test_a_wiped_broker_under_load(lab: Lab, sites: list[str]) -> None:
     lab.wait(lab.is_quiet, 120)
     assert len(lab.onehost("account", "list")) == SITES - 1 + 40
     assert all(equal(lab, node) for node in lab.nodes)
+
+
+def test_a_new_node_is_filled_and_serves(lab: Lab, sites: list[str]) -> None:
+    lab.ops("boot", "node4")
+    lab.wait(lambda: len(lab.onehost("node", "list")) == 5 and lab.is_quiet(), 90, "node4 is not filled")
+    assert equal(lab, "node4")
+    status = lab.run("client", "curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "-H", "Host: r11.example.com",
+                     "http://10.77.0.14/")  # fmt: skip
+    assert status == "200"
