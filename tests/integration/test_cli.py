@@ -13,6 +13,7 @@ import stat
 import subprocess
 import sys
 import tomllib
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +144,7 @@ def test_documents_go_round(three: CommandLine) -> None:
     assert [line.partition(" (")[0] for line in told] == [
         "account alice: changed", "account bobby: made", "virtual_service http: made",
     ]  # fmt: skip
-    with sqlite3.connect(three.folder / "store.db") as store:
+    with closing(sqlite3.connect(three.folder / "store.db")) as store, store:
         kept = store.execute("SELECT resource_id, generation, secrets FROM revision WHERE secrets NOT NULL").fetchall()
     store.close()
     hashes = [row for row in kept if b"$6$" in row[2]]
@@ -159,7 +160,7 @@ def test_documents_go_round(three: CommandLine) -> None:
 def test_applied_nodes_get_credentials_at_the_broker(onehost: CommandLine) -> None:
     text = json.dumps({"noun": "node", "name": "web1", "spec": {"address": "10.0.0.11", "roles": ["web"]}})
     assert onehost.run("apply", "-f", "-", stdin=text).exit_code == 7, "there is no broker"
-    with sqlite3.connect(onehost.folder / "store.db") as store:
+    with closing(sqlite3.connect(onehost.folder / "store.db")) as store, store:
         assert store.execute("SELECT count(*) FROM node_status WHERE password_hash IS NOT NULL").fetchone() == (1,)
     store.close()
 
@@ -221,11 +222,11 @@ def test_audit_verify_names_the_first_bad_row(three: CommandLine) -> None:
     engine.dispose()
     head = three.good("audit", "head").strip()
     assert "3 events" in three.good("audit", "verify", "--head", head)
-    with sqlite3.connect(three.folder / "store.db") as store:
+    with closing(sqlite3.connect(three.folder / "store.db")) as store, store:
         store.execute("DELETE FROM seal WHERE position = 3")
     done = three.run("audit", "verify", "--head", head)
     assert done.exit_code == 1 and "its end was cut off" in done.stdout
-    with sqlite3.connect(three.folder / "store.db") as store:
+    with closing(sqlite3.connect(three.folder / "store.db")) as store, store:
         store.execute("UPDATE seal SET hash = 'x' WHERE position = 2")
     store.close()
     done = three.run("audit", "verify", "-o", "json")
