@@ -1,4 +1,4 @@
-"""Runs inside a machine: asks ADDRESS PORT HOST PATH, RATE times a second for SECONDS, each on a connection of its own.
+"""Runs inside a machine: asks ADDRESS PORT HOST[,HOST ...] PATH, RATE times a second for SECONDS, a connection each.
 
 Prints JSON: how many were answered with 200, by which answer, and what failed.
 """
@@ -27,13 +27,16 @@ def ask(address: str, port: int, host: str, path: str, source: str) -> str:
 
 def main() -> None:
     address, port, host, path, rate, seconds, *sources = sys.argv[1:]
+    hosts = host.split(",")
     answers: collections.Counter[str] = collections.Counter()
     failed: list[str] = []
     lock = threading.Lock()
 
     def one(number: int) -> None:
         try:
-            said = ask(address, int(port), host, path, sources[number % len(sources)] if sources else "")
+            said = ask(
+                address, int(port), hosts[number % len(hosts)], path, sources[number % len(sources)] if sources else ""
+            )
         except (OSError, ValueError) as error:
             with lock:
                 failed.append(f"{time.monotonic() - began:.3f} {type(error).__name__}: {error}")
