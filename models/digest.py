@@ -1,7 +1,8 @@
 """By which manager and node see whether they agree, without listing anything: 256 sums of hashes, one per bucket.
 
 Each side hashes (id, wanted, outcome if done equals wanted, else open) of every resource it knows on the node and adds
-the hashes up modulo 2^64. A change costs two hashes; a difference names its bucket.
+the hashes up modulo 2^62: a sum and one more hash still fit into a signed column. A change costs two hashes; a
+difference names its bucket.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ from collections.abc import Iterable
 from hashlib import blake2b
 
 BUCKETS = 256
-MODULUS = 1 << 64
+MODULUS = 1 << 62
 
 
 def row_hash(resource_id: int, wanted: int, outcome: int) -> int:
-    """The 64-bit hash of one row. `outcome` is 0 (open) unless the node is done with `wanted`."""
+    """The 62-bit hash of one row. `outcome` is 0 (open) unless the node is done with `wanted`."""
     data = f"{resource_id}.{wanted}.{outcome}".encode()
-    return int.from_bytes(blake2b(data, digest_size=8).digest(), "big")
+    return int.from_bytes(blake2b(data, digest_size=8).digest(), "big") % MODULUS
 
 
 def bucket(resource_id: int) -> int:

@@ -27,9 +27,10 @@ class Target(StrEnum):
 
 
 class Job(StrEnum):
-    """How a job stands. Every word but `running` is final."""
+    """How a job stands. Every word but `running` and `held` is final."""
 
     RUNNING = "running"
+    HELD = "held"  # a brake: nothing is opened before a person releases it
     APPLIED = "applied"  # every target applied
     PARTIAL = "partial"  # some applied, some not
     FAILED = "failed"  # no target applied

@@ -141,6 +141,10 @@ class Job(Base):
     failed: Mapped[int] = mapped_column(default=0)
     #: Targets closed for any other reason.
     closed: Mapped[int] = mapped_column(default=0)
+    #: Failed targets after which no further batch is opened; NULL: any number.
+    max_fail: Mapped[int | None]
+    #: The last stage of a removal is not opened before: until then a cancel undoes all of it.
+    grace_until_at: Mapped[datetime | None]
     submitted_at: Mapped[datetime]
     deadline_at: Mapped[datetime]
     ended_at: Mapped[datetime | None]
@@ -172,7 +176,7 @@ class Target(Base):
 
 
 class Action(Base):
-    """A letter for one node that is no state: an answer to its hello, a request to say hello."""
+    """A letter for one node that is no state: an answer to its hello, a request to say hello, a thing to do once."""
 
     __tablename__ = "action"
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
@@ -180,7 +184,52 @@ class Action(Base):
     form: Mapped[str] = mapped_column(String(20))
     body: Mapped[bytes]
     created_at: Mapped[datetime]
+    #: The job it belongs to, and when it is too late to do it; both NULL for letters of the hello exchange.
+    job_id: Mapped[int | None] = mapped_column(ForeignKey("job.id"), index=True)
+    expires_at: Mapped[datetime | None]
     __table_args__ = ({"sqlite_autoincrement": True},)
+
+
+class Bucket(Base):
+    """One bucket of what the store knows of a node, kept up with every change of a placement (models/digest.py)."""
+
+    __tablename__ = "bucket"
+    node_id: Mapped[int] = mapped_column(ForeignKey("resource.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    total: Mapped[int] = mapped_column(default=0, server_default="0")
+    __table_args__ = ({"postgresql_with": {"fillfactor": 50}},)
+
+
+class Pause(Base):
+    """A brake that somebody has pulled: nothing is sent to this node, and its worker runs no round."""
+
+    __tablename__ = "pause"
+    #: 0: every node.
+    node_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    actor: Mapped[str] = mapped_column(String(200))
+    reason: Mapped[str | None]
+    at: Mapped[datetime]
+
+
+class Dead(Base):
+    """A message that nobody could take in, out of the dead-letter queue."""
+
+    __tablename__ = "dead"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    at: Mapped[datetime]
+    #: Where it died, and why: the broker's or the consumer's words.
+    queue: Mapped[str] = mapped_column(String(255))
+    why: Mapped[str]
+    routing_key: Mapped[str] = mapped_column(String(255))
+    #: The broker user that sent it, checked by the broker; empty if it did not say.
+    user: Mapped[str] = mapped_column(String(255))
+    message_id: Mapped[str] = mapped_column(String(255))
+    body: Mapped[bytes]
+    #: kept, retried or dropped; since when and by whom.
+    state: Mapped[str] = mapped_column(String(20), default="kept", server_default="kept")
+    state_at: Mapped[datetime]
+    actor: Mapped[str | None] = mapped_column(String(200))
+    __table_args__ = (Index("ix_dead_state", "state", "id"), {"sqlite_autoincrement": True})
 
 
 class Hello(Base):
@@ -209,6 +258,10 @@ class NodeStatus(Base):
     acked: Mapped[int] = mapped_column(default=0)
     #: The newest beat, as JSON: what the worker is doing, its version, what it holds.
     beat: Mapped[bytes | None]
+    #: The life of the store in which this node has said what its highest numbers are.
+    reported: Mapped[int] = mapped_column(default=0, server_default="0")
+    #: Resource ids on the node that the store does not know, as JSON list.
+    orphans: Mapped[bytes | None]
 
 
 class Event(Base):
