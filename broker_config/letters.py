@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..models.errors import Invalid
-from .routing import MAX_BODY_BYTES
+from ..models.wire import MAX_BODY_BYTES
 
 #: AMQP's short strings: routing key and the properties named below.
 _SHORT_BYTES = 255
@@ -19,7 +19,7 @@ class Letter:
     #: Unique among the letters of one sending; the report speaks of letters by it.
     message_id: str
     routing_key: str
-    #: JSON, below routing.MAX_BODY_BYTES.
+    #: JSON, at most wire.MAX_BODY_BYTES.
     body: bytes
     #: The job's id, where there is one.
     correlation_id: str = ""
@@ -30,7 +30,7 @@ class Letter:
     expiration_ms: int | None = None
 
     def __post_init__(self) -> None:
-        if len(self.body) >= MAX_BODY_BYTES:
+        if len(self.body) > MAX_BODY_BYTES:
             raise Invalid(f"message {self.message_id}: {len(self.body)} bytes, the limit is {MAX_BODY_BYTES}")
         for name in ("message_id", "routing_key", "correlation_id", "type"):
             if len(getattr(self, name).encode()) > _SHORT_BYTES:

@@ -60,11 +60,6 @@ class Publisher:
         self._is_blocked = False
 
     @property
-    def is_connected(self) -> bool:
-        """Whether there is a connection, as far as is known."""
-        return self._link is not None
-
-    @property
     def is_blocked(self) -> bool:
         """Whether the broker holds publishers back: an alarm for memory or disk."""
         return self._is_blocked

@@ -27,9 +27,6 @@ NODE_QUEUE_PREFIX = "onehost.node."
 ANSWER_QUEUE_PREFIX = "onehost.answer."
 NODE_USER_PREFIX = "node-"
 
-#: A body at or above this is refused by the producer, and by receivers before they parse it.
-MAX_BODY_BYTES = 256 * 1024
-
 _NODE = re.compile(r"[a-z][a-z0-9-]{0,39}")
 _WORD = re.compile(r"[a-z0-9_-]{1,64}")
 

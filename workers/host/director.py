@@ -53,10 +53,15 @@ class Director:
         """Stages the absence of an owner's service or server."""
         self.tree.put(owner, {})
 
-    def others(self, owner: int, name: str, kind: type[Service] | type[Server]) -> list[int]:
-        """Other owners of a live service or server of this name."""
-        things = [thing for some in _read(self.tree.live) for thing in some if isinstance(thing, kind)]
-        return [thing.owner for thing in things if thing.name == name and thing.owner != owner]
+    def replaced(self, thing: Service | Server, replaces: int) -> list[int]:
+        """Earlier owners of a live thing of this name. Raises Permanent for one above `replaces`: an orphan."""
+        alike = [each for some in _read(self.tree.live) for each in some if isinstance(each, type(thing))]
+        others = [each.owner for each in alike if each.name == thing.name and each.owner != thing.owner]
+        for other in others:
+            if other > replaces:
+                kind = type(thing).__name__.lower()
+                raise Permanent(f"{kind} {thing.name} is known here by id {other}, an orphan that is not replaced")
+        return others
 
     def connections(self, owner: int) -> int:
         """Open connections of a node, over all virtual services."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...models.errors import Pending, Permanent
+from ...models.errors import Pending
 from ..entry import Difference, Entry, View
 from ..host import Host
 from ..host.balance import Server
@@ -75,16 +75,8 @@ class Node:
 
 
 def _replaced(entry: Entry, host: Host) -> list[int]:
-    """Earlier ids of this name that are still known here. Raises Permanent for one that this entry does not replace."""
-    if wanted(entry) is None:
-        return []
-    others = host.director.others(entry.id, entry.name, Server)
-    for owner in others:
-        if owner > entry.replaces:
-            raise Permanent(
-                f"node {entry.name} is known here by id {owner}, an orphan that id {entry.id} does not replace"
-            )
-    return others
+    thing = wanted(entry)
+    return host.director.replaced(thing, entry.replaces) if thing else []
 
 
 def _words(value: object) -> str:

@@ -70,16 +70,8 @@ class VirtualService:
 
 
 def _replaced(entry: Entry, host: Host) -> list[int]:
-    """Earlier ids of this name that are still known here. Raises Permanent for one that this entry does not replace."""
-    if wanted(entry) is None:
-        return []
-    others = host.director.others(entry.id, entry.name, Service)
-    for owner in others:
-        if owner > entry.replaces:
-            raise Permanent(
-                f"service {entry.name} is known here by id {owner}, an orphan not replaced by id {entry.id}"
-            )
-    return others
+    thing = wanted(entry)
+    return host.director.replaced(thing, entry.replaces) if thing else []
 
 
 RECONCILER = VirtualService()

@@ -5,18 +5,18 @@ from __future__ import annotations
 import pytest
 
 from onehost.broker_config.letters import Letter
-from onehost.broker_config.routing import MAX_BODY_BYTES
 from onehost.models.errors import Invalid
+from onehost.models.wire import MAX_BODY_BYTES
 
 
 def test_a_body_below_the_limit_is_a_letter() -> None:
-    assert Letter("m1", "a.b.c", b"x" * (MAX_BODY_BYTES - 1)).message_id == "m1"
+    assert Letter("m1", "a.b.c", b"x" * MAX_BODY_BYTES).message_id == "m1"
 
 
 @pytest.mark.parametrize(
     ("message_id", "key", "body", "correlation_id", "kind"),
     [
-        ("m1", "a.b.c", b"x" * MAX_BODY_BYTES, "", ""),
+        ("m1", "a.b.c", b"x" * (MAX_BODY_BYTES + 1), "", ""),
         ("", "a.b.c", b"", "", ""),
         ("ü" * 128, "a.b.c", b"", "", ""),
         ("m1", "k" * 256, b"", "", ""),

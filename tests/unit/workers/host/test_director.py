@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +125,10 @@ def test_one_rename_switches_haproxys_file(director: Director, tmp_path: Path) -
     director.drop(12)
     director.restore(12)
     assert not director.changed()
-    assert director.others(99, "web1", Server) == [12] and director.others(99, "web1", Service) == []
+    assert director.replaced(replace(WEB1, owner=99), 12) == [12]
+    assert director.replaced(replace(HTTP, owner=99, name="web1"), 12) == []
+    with pytest.raises(Permanent, match="id 12, an orphan"):
+        director.replaced(replace(WEB1, owner=99), 11)
 
 
 def test_an_operators_file_is_kept(tmp_path: Path) -> None:
