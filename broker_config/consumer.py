@@ -10,10 +10,11 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ..models.crash import crash_point
 from .connections import pika_parameters
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ class Delivery:
     message_id: str
     body: bytes
     redelivered: bool
+    #: As the sender and the broker wrote them; a dead letter says in `x-death` where it died.
+    headers: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Deaf(Exception):
@@ -71,6 +74,9 @@ class Consumer:
         self._lost: list[Any] = []
         #: When the loop last went round, by the monotonic clock: a watchdog may ask.
         self.turned_at = time.monotonic()
+        #: Since the start of the process: connections made, messages that the broker had given out before.
+        self.connections = 0
+        self.redeliveries = 0
 
     def run(self, stop: threading.Event) -> None:
         """Consumes until `stop` is set."""
@@ -101,12 +107,14 @@ class Consumer:
         for queue in self._queues:
             channel.queue_declare(queue, passive=True)
             channel.basic_consume(queue, self._taker(queue))
+        self.connections += 1
         return connection
 
     def _taker(self, queue: str) -> Callable[..., None]:
         def take(_channel: Any, method: Any, properties: Any, body: bytes) -> None:
             delivery = Delivery(queue, method.routing_key, properties.user_id or "", properties.message_id or "", body,
-                                method.redelivered)  # fmt: skip
+                                method.redelivered, properties.headers or {})  # fmt: skip
+            self.redeliveries += method.redelivered
             self._box.append((method.delivery_tag, delivery))
 
         return take
@@ -144,6 +152,7 @@ class Consumer:
         last = next((tag for tag, delivery in reversed(batch) if id(delivery) not in refused), None)
         if last is not None:
             self._channel.basic_ack(last, multiple=True)
+        crash_point("consumer.settled")
 
     def _probe(self) -> None:
         for queue in self._queues:

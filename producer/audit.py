@@ -17,8 +17,9 @@ from ..broker_config import routing
 from ..broker_config.consumer import Delivery
 from ..models import states, wire
 from ..models.canonical import canonical
+from ..models.crash import crash_point
 from ..models.moment import now as time_now
-from ..models.store import Event, Hello, Job, NodeStatus, Placement, Target, bells, writing
+from ..models.store import Event, Hello, Job, NodeStatus, Placement, Target, bells, digests, writing
 from . import claims, stages
 from .events import Happened, record
 from .membership import Node, nodes
@@ -69,6 +70,8 @@ class Audit:
             _hellos(connection, good, now)
             self._presence.hear(connection, [(n, each) for n, each in good if each.form in ("beat", "hello")], now)
             _acknowledgements(connection, [(n, each) for n, each in good if each.form == "ack"], now)
+            crash_point("audit.written")
+        crash_point("audit.committed")
         return [delivery for delivery, _ in dead]
 
 
@@ -242,6 +245,13 @@ def _raise(connection: Connection, changes: Sequence[Change], placed: Placed, no
         })  # fmt: skip
     if rows:
         connection.execute(_RAISE, rows)
+        digests.changed(connection, [_change(change, placed) for change in changes])
+
+
+def _change(change: Change, placed: Placed) -> digests.Change:
+    row, outcome = placed[(change.resource_id, change.node_id)], OUTCOMES[change.ack["outcome"]]
+    return (change.node_id, change.resource_id, digests.shown(row.wanted, row.done, row.outcome),
+            digests.shown(row.wanted, change.now, int(outcome)))  # fmt: skip
 
 
 def _count(connection: Connection, changes: Sequence[Change], now: datetime) -> set[int]:

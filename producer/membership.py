@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, and_, delete, insert, select, update
 
 from ..models import nouns, states
-from ..models.store import Action, Hello, Job, NodeStatus, Placement, Resource, Revision, Target, bells
+from ..models.store import Action, Hello, Job, NodeStatus, Placement, Resource, Revision, Target, bells, digests
 from . import claims, stages
 from .events import Happened, record
 
@@ -101,6 +101,7 @@ def _place(connection: Connection, resource: Row[Any], node: Node, stage: int) -
         connection.execute(insert(Target).values(job_id=running.id, node_id=node.id, stage=stage))
         connection.execute(update(Job).where(Job.id == running.id).values(targets=Job.targets + 1))
     connection.execute(insert(Placement).values(resource_id=resource.id, node_id=node.id, wanted=wanted))
+    digests.changed(connection, [(node.id, resource.id, None, digests.shown(wanted, 0, states.Outcome.OPEN))])
 
 
 def leave(connection: Connection, node_id: int, name: str, now: datetime) -> None:
@@ -113,6 +114,7 @@ def leave(connection: Connection, node_id: int, name: str, now: datetime) -> Non
     stages.close_targets(connection, jobs, states.Target.LOST, reason, now, nodes=[node_id], only_unopened=False)
     placed = connection.execute(select(Placement.resource_id).where(Placement.node_id == node_id)).scalars().all()
     connection.execute(delete(Placement).where(Placement.node_id == node_id))
+    digests.left(connection, node_id)
     for table in (NodeStatus, Action, Hello):
         connection.execute(delete(table).where(table.node_id == node_id))
     claims.release(connection, placed)

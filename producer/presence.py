@@ -11,7 +11,7 @@ from sqlalchemy import Connection, select, update
 
 from ..models import states, wire
 from ..models.canonical import canonical
-from ..models.store import NodeStatus, Placement
+from ..models.store import NodeStatus, Placement, digests
 from . import resync, stages
 from .events import Happened, record
 from .membership import Node, nodes
@@ -84,7 +84,7 @@ class Presence:
             heard.suspicious = root
             return
         heard.suspicious = ""
-        if resync.digest_of(connection, node.id).root() == root:
+        if digests.read(connection, node.id).root() == root:
             heard.equal = root
         else:
             resync.hail(connection, node.id, node.name, now)

@@ -22,6 +22,7 @@ from ..broker_config import routing
 from ..broker_config.publisher import Letter, Publisher, Report
 from ..models import nouns, wire
 from ..models.canonical import digest
+from ..models.crash import crash_point
 from ..models.moment import now as time_now
 from ..models.store import (
     Action,
@@ -123,8 +124,11 @@ class Relay:
             batch = _letters(connection, alive) + _placements(connection, alive)
         if not batch:
             return 0, ""
+        crash_point("relay.read")
         report = self.publisher.send([waiting.letter for waiting in batch])
+        crash_point("relay.confirmed")
         self._mark(batch, report)
+        crash_point("relay.marked")
         if report.unroutable or report.code in (403, 404):
             self._repair(report)
         return len(batch), report.why

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -10,7 +10,7 @@ from sqlalchemy import Connection, and_, insert, select, update
 
 from ..models import states, wire
 from ..models.digest import Digest, bucket
-from ..models.store import Action, Event, NodeStatus, Placement, Resource, Revision, bells
+from ..models.store import Action, Event, NodeStatus, Placement, Resource, Revision, bells, digests
 from . import numbers
 from .events import Happened, record
 
@@ -18,22 +18,6 @@ from .events import Happened, record
 ASKED_AT_ONCE = 1000
 #: Acknowledgement numbers of one hello that are looked at: a node says what it likes.
 LOOKED_AT = 100_000
-
-
-def digest_of(connection: Connection, node_id: int) -> Digest:
-    """The digest of what the store knows of a node. Placements that no stage has opened are left out."""
-    found = Digest()
-    for row in _rows(connection, node_id):
-        found.add(row.resource_id, row.wanted, row.outcome if row.done == row.wanted else states.Outcome.OPEN)
-    return found
-
-
-def _rows(connection: Connection, node_id: int) -> Sequence[Any]:
-    return connection.execute(
-        select(Placement.resource_id, Placement.wanted, Placement.done, Placement.outcome).where(
-            Placement.node_id == node_id, Placement.wanted > 0
-        )
-    ).all()
 
 
 def answer(connection: Connection, node_id: int, hello: wire.Letter, now: datetime) -> None:
@@ -48,7 +32,7 @@ def answer(connection: Connection, node_id: int, hello: wire.Letter, now: dateti
 
 
 def _welcome(connection: Connection, node_id: int, hello: wire.Letter, now: datetime) -> None:
-    differing = digest_of(connection, node_id).differing(Digest.parse(hello["digest"]))
+    differing = _differing(connection, node_id, hello, now)
     lacking, kept = _lacking(connection, node_id, hello, now)
     acked = connection.execute(select(NodeStatus.epoch, NodeStatus.acked).where(NodeStatus.node_id == node_id)).one()
     body = wire.encode(form="welcome", node=hello.node, hello=hello["hello"], differing=differing,
@@ -57,6 +41,18 @@ def _welcome(connection: Connection, node_id: int, hello: wire.Letter, now: date
     _send(connection, node_id, "welcome", body, now)
     if not differing:
         _synced(connection, node_id, now)
+
+
+def _differing(connection: Connection, node_id: int, hello: wire.Letter, now: datetime) -> list[int]:
+    """The buckets in which store and node differ. Sums that differ are counted anew before the node is troubled."""
+    theirs = Digest.parse(hello["digest"])
+    differing = digests.read(connection, node_id).differing(theirs)
+    wrong = digests.recount(connection, node_id, differing) if differing else []
+    if not wrong:
+        return differing
+    record(connection, [Happened("digest.recount", "onehost", now, node=hello.node, node_id=node_id,
+                                 detail={"buckets": wrong})])  # fmt: skip
+    return digests.read(connection, node_id).differing(theirs)
 
 
 def _lacking(connection: Connection, node_id: int, hello: wire.Letter,
@@ -114,8 +110,8 @@ def _close_gaps(connection: Connection, node_id: int, hello: wire.Letter, held: 
 def _cover(connection: Connection, node_id: int, hello: wire.Letter, now: datetime) -> None:
     """Goes through the listed buckets: sends again what the node lacks, raises what it is beyond, names orphans."""
     buckets = set(hello["buckets"])
-    theirs = {row[0]: (row[1], row[2]) for row in hello["rows"]}
-    ours = {row.resource_id: row for row in _rows(connection, node_id) if bucket(row.resource_id) in buckets}
+    theirs = {row[0]: (row[1], row[2]) for row in hello["rows"] if bucket(row[0]) in buckets}
+    ours = {row.resource_id: row for row in digests.rows(connection, node_id, buckets)}
     again: list[int] = []
     for resource_id, row in sorted(ours.items()):
         wanted, outcome = theirs.get(resource_id, (0, 0))
@@ -125,15 +121,33 @@ def _cover(connection: Connection, node_id: int, hello: wire.Letter, now: dateti
             _raise_above(connection, node_id, resource_id, wanted, now)
         elif outcome != (row.outcome if row.done == row.wanted else states.Outcome.OPEN) and outcome:
             again.append(resource_id)
-    wanted_now = [
-        [row.resource_id, row.wanted] for row in _rows(connection, node_id) if bucket(row.resource_id) in buckets
-    ]
+    wanted_now = [[row.resource_id, row.wanted] for row in digests.rows(connection, node_id, buckets)]
     orphans = sorted(theirs.keys() - {row[0] for row in wanted_now})
-    body = wire.encode(form="cover", node=hello.node, hello=hello["hello"], buckets=sorted(buckets), wanted=wanted_now,
-                       again=again, orphans=orphans)  # fmt: skip
-    _send(connection, node_id, "cover", body, now)
+    for part in _parts(buckets, wanted_now, again, orphans):
+        body = wire.encode(form="cover", node=hello.node, hello=hello["hello"], **part)
+        _send(connection, node_id, "cover", body, now)
     _note_orphans(connection, node_id, hello.node, orphans, theirs, now)
     _synced(connection, node_id, now)
+
+
+def _parts(buckets: Collection[int], wanted: Sequence[list[int]], again: Sequence[int],
+           orphans: Sequence[int]) -> Iterable[dict[str, Any]]:  # fmt: skip
+    """A cover, cut into letters that are small enough. A bucket is never cut: one lost letter leaves it uncovered."""
+    by_bucket: dict[int, dict[str, list[Any]]] = {
+        number: {"wanted": [], "again": [], "orphans": []} for number in sorted(buckets)
+    }
+    for word, rows in (("wanted", wanted), ("again", again), ("orphans", orphans)):
+        for row in rows:
+            by_bucket[bucket(row[0] if isinstance(row, list) else row)][word].append(row)
+    part: dict[str, list[Any]] = {}
+    for number, its in by_bucket.items():
+        if part and sum(map(len, its.values())) + sum(map(len, part.values())) > wire.LISTED_AT_ONCE:
+            yield part
+            part = {}
+        for word, rows in (("buckets", [number]), *its.items()):
+            part.setdefault(word, []).extend(rows)
+    if part:
+        yield part
 
 
 def _lower_sent(connection: Connection, node_id: int, resource_id: int, to: int) -> None:
@@ -156,11 +170,14 @@ def _raise_above(connection: Connection, node_id: int, resource_id: int, beyond:
                                 secrets=kept.secrets, created_at=now)
     )  # fmt: skip
     connection.execute(update(Resource).where(Resource.id == resource_id).values(generation=generation, changed_at=now))
-    connection.execute(
-        update(Placement)
-        .where(Placement.resource_id == resource_id, Placement.wanted > 0, Placement.wanted < generation)
-        .values(wanted=generation, outcome=states.Outcome.OPEN)
+    which = (Placement.resource_id == resource_id, Placement.wanted > 0, Placement.wanted < generation)
+    rows = connection.execute(select(Placement).where(*which).order_by(Placement.node_id).with_for_update()).all()
+    after = digests.shown(generation, 0, states.Outcome.OPEN)
+    digests.changed(
+        connection,
+        [(row.node_id, resource_id, digests.shown(row.wanted, row.done, row.outcome), after) for row in rows],
     )
+    connection.execute(update(Placement).where(*which).values(wanted=generation, outcome=states.Outcome.OPEN))
 
 
 def _note_orphans(connection: Connection, node_id: int, node: str, orphans: Sequence[int],

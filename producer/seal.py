@@ -15,6 +15,7 @@ from typing import Any
 
 from sqlalchemy import Connection, func, insert, select
 
+from ..models.crash import crash_point
 from ..models.store import Event, Seal
 from .events import INDEXED
 
@@ -63,7 +64,9 @@ def seal(connection: Connection) -> int:
         chain = link(chain, position, row.body)
         new.append({"position": position, "event_id": row.id, "hash": chain})
     if new:
+        crash_point("seal.read")
         connection.execute(insert(Seal), new)
+        crash_point("seal.written")
     return len(new)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, and_, func, insert, or_, select, update
 
 from ..models import states
-from ..models.store import Job, NodeStatus, Placement, Target, bells
+from ..models.store import Job, NodeStatus, Placement, Target, bells, digests
 from .events import Happened, record
 
 #: Words of a target that are counted as neither applied nor failed.
@@ -28,16 +28,23 @@ def open_stage(
     ).scalars().all()  # fmt: skip
     if not nodes:
         return 0
-    have = set(
-        connection.execute(
-            select(Placement.node_id).where(Placement.resource_id == resource_id, Placement.node_id.in_(nodes))
-        ).scalars()
-    )
+    have = {
+        row.node_id: digests.shown(row.wanted, row.done, row.outcome)
+        for row in connection.execute(
+            select(Placement.node_id, Placement.wanted, Placement.done, Placement.outcome)
+            .where(Placement.resource_id == resource_id, Placement.node_id.in_(nodes))
+            .order_by(Placement.node_id)
+            .with_for_update()
+        )
+    }
     missing = [
         {"resource_id": resource_id, "node_id": node, "wanted": generation} for node in nodes if node not in have
     ]
     if missing:
         connection.execute(insert(Placement), missing)
+    before = {node: have.get(node) for node in nodes}
+    digests.changed(connection, [(node, resource_id, was, (generation, int(states.Outcome.OPEN)))
+                                 for node, was in before.items() if was is None or was[0] < generation])  # fmt: skip
     connection.execute(
         update(Placement)
         .where(Placement.resource_id == resource_id, Placement.node_id.in_(nodes), Placement.wanted < generation)

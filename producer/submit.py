@@ -14,6 +14,7 @@ from sqlalchemy.exc import IntegrityError
 
 from ..models import nouns, states
 from ..models.canonical import canonical, digest
+from ..models.crash import crash_point
 from ..models.errors import Conflict, Invalid, NotFound, Refused, Unreachable
 from ..models.moment import now as time_now
 from ..models.settings import Manager
@@ -100,8 +101,10 @@ def _submit(engine: Engine, settings: Manager, wishes: Sequence[Wish], dry_run: 
                 if look:
                     look(connection, receipts)
                 raise _DryRun
+            crash_point("submit.written")
     except _DryRun:
         return receipts
+    crash_point("submit.committed")
     return receipts
 
 

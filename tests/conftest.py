@@ -18,6 +18,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -181,6 +182,13 @@ def rabbitmq() -> Iterator[RabbitMQ]:
 
     `bootstrap(settings, rabbitmq.ctl)`, then `synchronise`, makes it what a test wants, whoever used it before.
     """
+    with private_rabbitmq() as broker:
+        yield broker
+
+
+@contextmanager
+def private_rabbitmq() -> Iterator[RabbitMQ]:
+    """A RabbitMQ that runs as long as the block."""
     if not (RABBITMQ_BIN / "rabbitmq-server").exists():
         _is_missing("RabbitMQ", "rabbitmq-server")
     broker = RabbitMQ(Path(tempfile.mkdtemp(prefix="onehost-rabbitmq-")), *_free_ports(4))
@@ -193,7 +201,14 @@ def rabbitmq() -> Iterator[RabbitMQ]:
 
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[PostgreSQL]:
-    """A running private PostgreSQL cluster."""
+    """A running private PostgreSQL cluster; nothing of it needs to survive a power failure."""
+    with private_postgresql("fsync=off") as server:
+        yield server
+
+
+@contextmanager
+def private_postgresql(*settings: str) -> Iterator[PostgreSQL]:
+    """A PostgreSQL cluster with these settings that runs as long as the block."""
     bins = sorted(POSTGRESQL_BINS.glob("*/bin/postgres"), key=lambda path: int(path.parts[-3]))
     if not bins:
         _is_missing("PostgreSQL", "postgresql")
@@ -214,7 +229,8 @@ def postgresql() -> Iterator[PostgreSQL]:
             "-N",
         ]
         subprocess.run(command, check=True, capture_output=True, cwd=folder, **identity)
-        options = ["-c", "listen_addresses=", "-c", f"unix_socket_directories={folder}", "-c", "fsync=off"]
+        options = ["-c", "listen_addresses=", "-c", f"unix_socket_directories={folder}"]
+        options += [word for setting in settings for word in ("-c", setting)]
         server = _start([str(bins[-1]), "-D", str(folder / "data"), *options], dict(os.environ), folder, **identity)
         _wait_until(lambda: _postgresql_answers(folder), server, folder / "out")
         yield PostgreSQL(folder)

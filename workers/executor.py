@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from ..models.crash import crash_point
 from .entry import Entry
 from .ledger import ROUND, Ledger
 from .outgoing import Result
@@ -114,6 +115,7 @@ class Executor:
         work = Round(self._ledger, self._host, self._reconcilers, entries, self.signals, self.blocked)
         results = work.run()
         self._ledger.finish(results)
+        crash_point("round.recorded")
         self._reported()
         self.running = ""
         failed = sum(result.outcome == "failed" for result in results)

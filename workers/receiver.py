@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ..broker_config import routing
 from ..broker_config.consumer import Consumer, Delivery
 from ..models import wire
+from ..models.crash import crash_point
 
 if TYPE_CHECKING:
     from ..models.settings import Broker
@@ -38,6 +39,7 @@ class Receiver:
 
     def store(self, batch: Sequence[Delivery]) -> list[Delivery]:
         """Writes a batch; gives what is no letter for this node, for the dead-letter queue."""
+        crash_point("receiver.received")
         letters, dead = [], []
         for delivery in batch:
             try:
@@ -48,6 +50,7 @@ class Receiver:
         wishes = [letter for letter in letters if letter.form == "apply"]
         if wishes:
             news = self._ledger.store(wishes)
+            crash_point("receiver.stored")
             if have := wishes[-1]["have"]:
                 self._ledger.outgoing.forget(*have)
             if news:

@@ -15,6 +15,7 @@ from .. import __version__
 from ..broker_config import routing
 from ..broker_config.publisher import Letter, Publisher
 from ..models import wire
+from ..models.crash import crash_point
 
 if TYPE_CHECKING:
     from .ledger import Ledger
@@ -103,7 +104,9 @@ class Reporter:
                              json.loads(row["body"]) | {"form": "ack"}, str(row["job"] or ""))
                 for row in rows
             ]  # fmt: skip
+            crash_point("reporter.read")
             report = self._publisher.send(letters)
+            crash_point("reporter.confirmed")
             done = [(int(epoch), int(number)) for epoch, _, number in (each.partition(".") for each in report.sent)]
             self._ledger.outgoing.published(done)
             if report.why or report.unroutable or report.nacked:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from ..models.crash import crash_point
 from ..models.errors import Blocked, HostError, Pending, Temporary
 from .entry import Difference, Entry
 from .ledger import Ledger
@@ -65,6 +66,7 @@ class Round:
         self._timed("settle", self._settle)
         for entry in self._alive:
             self._end(entry, "applied")
+        crash_point("round.verified")
         return list(self._results.values())
 
     def all(self, noun: str) -> list[Entry]:
@@ -87,6 +89,7 @@ class Round:
         for entry in self._alive:
             self._try(entry, partial(self._compare_one, entry, found))
         self._differences = self._ledger.keep(found)
+        crash_point("round.started")
 
     def _compare_one(self, entry: Entry, found: list[tuple[Entry, Difference]]) -> None:
         found.append((entry, self._reconciler(entry).compare(entry, self._host, self)))
@@ -153,6 +156,7 @@ class Round:
             return
         try:
             self._timed("files", daemon.switch)
+            crash_point("round.switched")
             self._timed(f"signal {daemon.name}", daemon.signal)
         except (HostError, OSError) as error:
             self._fail_all(changed, error)

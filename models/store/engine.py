@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.pool import QueuePool
 
 from ..errors import Unreachable
-from . import bells
+from . import bells, digests
 
 #: How long a writer waits for another one, in seconds.
 BUSY_SECONDS = 30
@@ -58,7 +58,9 @@ def writing(engine: Engine) -> Iterator[Connection]:
     with _reached(engine), engine.connect() as connection:
         connection = connection.execution_options(writes=True)
         with connection.begin():
+            digests.begin(connection)
             yield connection
+            digests.before_commit(connection)
             bells.before_commit(connection)
         bells.after_commit(connection)
 
@@ -67,6 +69,7 @@ def writing(engine: Engine) -> Iterator[Connection]:
 def reading(engine: Engine) -> Iterator[Connection]:
     """One consistent look at the store."""
     with _reached(engine), engine.connect() as connection, connection.begin():
+        digests.begin(connection)
         yield connection
 
 

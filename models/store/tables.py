@@ -224,8 +224,10 @@ class Dead(Base):
     #: The broker user that sent it, checked by the broker; empty if it did not say.
     user: Mapped[str] = mapped_column(String(255))
     message_id: Mapped[str] = mapped_column(String(255))
+    #: Cut at the size that may travel; `size_bytes` is what arrived. Empty once it is dropped.
     body: Mapped[bytes]
-    #: kept, retried or dropped; since when and by whom.
+    size_bytes: Mapped[int]
+    #: kept, retrying, retried or dropped; since when and by whom.
     state: Mapped[str] = mapped_column(String(20), default="kept", server_default="kept")
     state_at: Mapped[datetime]
     actor: Mapped[str | None] = mapped_column(String(200))

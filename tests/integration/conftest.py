@@ -193,7 +193,9 @@ def store(template: Callable[[Path], str], tmp_path: Path) -> Iterator[Store]:
     made = Store(template(tmp_path), tmp_path)
     made.numbers = {"s1": 1, "w1": 1, "w2": 1}
     yield made
+    wrong = made.wrong_digests()
     made.close()
+    assert not wrong, "a placement was changed and its node's digest was not"
 
 
 @contextmanager

@@ -12,8 +12,9 @@ from sqlalchemy import func, select, update
 
 from onehost.broker_config.consumer import Delivery
 from onehost.models import settings, wire
+from onehost.models.digest import Digest
 from onehost.models.moment import now
-from onehost.models.store import Base, Claim, NodeStatus, Placement, Resource, reading, writing
+from onehost.models.store import Base, Claim, NodeStatus, Placement, Resource, digests, reading, writing
 from onehost.producer import Onehost, relay, stages
 from onehost.producer.audit import Audit
 from onehost.producer.membership import nodes
@@ -115,6 +116,19 @@ class Store:
         with reading(self.engine) as connection:
             rows = connection.execute(select(Claim).where(Claim.kind == "domain")).all()
         return {row.value: row.resource_id if row.releasing is None else -row.resource_id for row in rows}
+
+    def wrong_digests(self) -> dict[str, list[int]]:
+        """By node the buckets whose running sums are not those of its placements."""
+        found = {}
+        with reading(self.engine) as connection:
+            for node in nodes(connection).values():
+                counted = Digest()
+                for row in connection.execute(select(Placement).where(Placement.node_id == node.id)):
+                    if row.wanted:
+                        counted.add(row.resource_id, row.wanted, row.outcome if row.done == row.wanted else 0)
+                if differing := digests.read(connection, node.id).differing(counted):
+                    found[node.name] = differing
+        return found
 
     def dump(self) -> dict[str, Sequence[Any]]:
         """Every row of every table."""

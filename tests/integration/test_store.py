@@ -616,6 +616,18 @@ def spoil(store: Store, statement: str, values: dict[str, Any]) -> None:
         database.execute(statement, bound)
 
 
+def test_a_row_forged_with_its_own_hash_shows_at_the_next(store: Store) -> None:
+    sealed(store)
+    with reading(store.engine) as connection:
+        rows = connection.execute(select(Seal).where(Seal.position.in_([4, 5])).order_by(Seal.position)).all()
+        body = connection.execute(select(Event.body).where(Event.id == rows[1].event_id)).scalar_one()
+    forged = seal.link(rows[0].hash, 5, body + b" ")
+    spoil(store, "UPDATE event SET body = :body WHERE id = :id", {"id": rows[1].event_id, "body": body + b" "})
+    with writing(store.engine) as connection:
+        connection.execute(text("UPDATE seal SET hash = :hash WHERE position = 5"), {"hash": forged})
+    assert re.match("position 6: event .* was changed or moved", store.onehost.verify().problem)
+
+
 def test_a_forged_chain_shows_against_an_anchor(store: Store) -> None:
     head = sealed(store)
     spoil(store, "DELETE FROM event WHERE id = 3", {})

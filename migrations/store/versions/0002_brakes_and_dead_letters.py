@@ -44,6 +44,7 @@ def upgrade() -> None:
         sa.Column("user", sa.String(length=255), nullable=False),
         sa.Column("message_id", sa.String(length=255), nullable=False),
         sa.Column("body", sa.LargeBinary(), nullable=False),
+        sa.Column("size_bytes", NUMBER, nullable=False),
         sa.Column("state", sa.String(length=20), server_default="kept", nullable=False),
         sa.Column("state_at", sa.BigInteger(), nullable=False),
         sa.Column("actor", sa.String(length=200), nullable=True),
