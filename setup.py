@@ -27,6 +27,7 @@ setup(
         "libpass>=1.9",
         "marshmallow>=4.0",
         "pika>=1.3,<2",
+        "prometheus-client>=0.20",
         "publicsuffixlist>=1.0",
         "pyyaml>=6.0",
         "rich>=13.0",

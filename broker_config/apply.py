@@ -17,6 +17,7 @@ from .management import Management
 from .observe import observe
 from .permissions import MANAGER_USERS, TOPOLOGY_USER
 from .policies import OLDEST
+from .replicas import missing_replicas, running_brokers
 from .routing import node_user
 from .state import Kind, State, Step, Verb, difference
 
@@ -67,6 +68,9 @@ def _compare(settings: Manager, management: Management, nodes: Mapping[str, str]
         raise NotFound(error.what, hint="onehost broker apply") from error
     wanted = desired(nodes, _hashes(passwords, nodes, observed), version)
     steps = difference(wanted, observed)
+    touched = {step.name for step in steps if step.kind is Kind.QUEUE}
+    untouched = [queue for queue in wanted.of(Kind.QUEUE) if queue not in touched]
+    steps += missing_replicas(observed, untouched, running_brokers(management))
     if not definitions.is_current(settings.definitions, definitions.render(wanted)):
         verb = Verb.CHANGE if settings.definitions.exists() else Verb.CREATE
         steps.insert(0, Step(verb, Kind.DEFINITIONS, str(settings.definitions)))

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from .credentials import NO_PASSWORD
 from .management import Management
+from .replicas import add_replica
 from .routing import VHOST, node_of_user
 from .state import Content, Kind, Step, Verb
 
@@ -35,6 +36,8 @@ def _make(management: Management, step: Step) -> None:
             management.put(section, VHOST, name, body=dict(content))
         case Kind.POLICY:
             management.put("policies", VHOST, name, body=dict(content))
+        case Kind.REPLICA:
+            add_replica(management, step)
         case Kind.BINDING:
             body = {"routing_key": content["routing_key"], "arguments": content["arguments"]}
             management.post("bindings", VHOST, "e", content["source"], "q", content["destination"], body=body)

@@ -2,7 +2,7 @@
 
 It consumes on a connection of its own, hands over whatever has arrived as one batch, and settles the batch only after
 `store` has returned. A broker that closes the channel, cancels the consumer, freezes or vanishes is noticed within
-seconds; it then connects again, with jittered backoff, for as long as it is not stopped.
+seconds; it then connects again, to the next of several brokers, with jittered backoff, until it is stopped.
 """
 
 from __future__ import annotations
@@ -94,6 +94,7 @@ class Consumer:
             self._farewell(connection)
             if why:
                 self._on_state(f"waiting for the broker: {why}")
+                self._broker = self._broker.rotated()
                 self._wait(stop)
 
     def _connect(self) -> Any:

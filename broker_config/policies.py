@@ -29,6 +29,8 @@ MAX_LENGTH = 20_000
 MAX_LENGTH_BYTES = 512 * 1024 * 1024
 #: Beats beyond this are the oldest and worth nothing.
 BEAT_MAX_LENGTH = 5_000
+#: In a cluster of brokers new queues are led by different ones, so that the loss of one is felt by few.
+SPREAD: dict[str, str | int] = {"queue-leader-locator": "balanced"}
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,7 @@ def version_of(text: str) -> Version:
 
 def policies(version: Version) -> tuple[Policy, ...]:
     """The policies of all queues, in the form that a broker of this version takes."""
-    has_kinds = version >= _FIRST_WITH_KINDS
-    quorum, classic = ("quorum_queues", "classic_queues") if has_kinds else ("queues", "queues")
+    kind = "quorum_queues" if version >= _FIRST_WITH_KINDS else "queues"
     work: dict[str, str | int] = {
         "delivery-limit": DELIVERY_LIMIT,
         "dead-letter-exchange": DEAD,
@@ -64,13 +65,20 @@ def policies(version: Version) -> tuple[Policy, ...]:
         "max-length": MAX_LENGTH,
         "max-length-bytes": MAX_LENGTH_BYTES,
     }
-    beat: dict[str, str | int] = {"max-length": BEAT_MAX_LENGTH, "overflow": "drop-head"}
+    beat: dict[str, str | int] = {
+        "delivery-limit": DELIVERY_LIMIT,
+        "max-length": BEAT_MAX_LENGTH,
+        "overflow": "drop-head",
+    }
     dead: dict[str, str | int] = {"delivery-limit": DEAD_DELIVERY_LIMIT}
-    return (
-        Policy("onehost.node", f"^{re.escape(NODE_QUEUE_PREFIX)}", quorum, work),
-        Policy(AUDIT_QUEUE, _exactly(AUDIT_QUEUE), quorum, work),
-        Policy(BEAT_QUEUE, _exactly(BEAT_QUEUE), classic, beat),
-        Policy(DEAD_QUEUE, _exactly(DEAD_QUEUE), quorum, dead),
+    return tuple(
+        Policy(name, pattern, kind, definition | SPREAD)
+        for name, pattern, definition in (
+            ("onehost.node", f"^{re.escape(NODE_QUEUE_PREFIX)}", work),
+            (AUDIT_QUEUE, _exactly(AUDIT_QUEUE), work),
+            (BEAT_QUEUE, _exactly(BEAT_QUEUE), beat),
+            (DEAD_QUEUE, _exactly(DEAD_QUEUE), dead),
+        )
     )
 
 

@@ -32,8 +32,9 @@ FAREWELL_SECONDS = 1.0
 class Publisher:
     """Publishes to one exchange as `broker.user`; connects when there is something to send. One thread at a time.
 
-    After any fault the connection is dropped and the next `send` opens another one. `window` letters are in flight at
-    most; `confirm_timeout_seconds` without any settlement ends a sending. Setting `stop` ends one within two seconds.
+    After any fault the connection is dropped and the next `send` opens another one, to the next of several brokers.
+    `window` letters are in flight at most; `confirm_timeout_seconds` without any settlement ends a sending. Setting
+    `stop` ends one within two seconds.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Publisher:
         except _faults() as error:
             report = self._confirms.report(_words(error), _reply_code(error))
             self._drop()
+            self._broker = self._broker.rotated()
             return report
         except BaseException:
             self._drop()
@@ -92,6 +94,7 @@ class Publisher:
             return ""
         except _faults() as error:
             self._drop()
+            self._broker = self._broker.rotated()
             return _words(error)
         return ""
 

@@ -34,6 +34,8 @@ class Kind(StrEnum):
     TOPIC_PERMISSION = "topic permission"
     LIMITS = "limits"
     CREDENTIAL = "credential"
+    #: In a cluster of brokers. Last: nothing stands on it, and not every broker can do it.
+    REPLICA = "replica"
     #: Not on the broker: the file that it loads at boot.
     DEFINITIONS = "definitions file"
 

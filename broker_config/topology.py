@@ -25,8 +25,6 @@ Arguments = Mapping[str, str | bool]
 #: Replicated, and read by one consumer at a time; a second one stands by.
 QUORUM_SINGLE: Arguments = {"x-queue-type": "quorum", "x-single-active-consumer": True}
 QUORUM: Arguments = {"x-queue-type": "quorum"}
-#: Said, although it is the default: a virtual host may have another one.
-CLASSIC: Arguments = {"x-queue-type": "classic"}
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,8 @@ def topology(nodes: Iterable[str]) -> Topology:
         exchanges=(Exchange(JOBS), Exchange(EVENTS), Exchange(DEAD)),
         queues=(
             Queue(AUDIT_QUEUE, QUORUM_SINGLE),
-            Queue(BEAT_QUEUE, CLASSIC),
+            # Beats may be lost, their queue not: one that is on a single broker would leave audit deaf without it.
+            Queue(BEAT_QUEUE, QUORUM),
             Queue(DEAD_QUEUE, QUORUM),
             *(Queue(node_queue(node), QUORUM_SINGLE) for node in names),
         ),

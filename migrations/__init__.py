@@ -56,6 +56,14 @@ def newest(which: Which = "store") -> str | None:
     return ScriptDirectory.from_config(_config(which, None)).get_current_head()
 
 
+def knows(revision: str, which: Which = "store") -> bool:
+    """Whether tables of this revision can be brought up to date by this code."""
+    from alembic.script import ScriptDirectory
+
+    scripts = ScriptDirectory.from_config(_config(which, None)).walk_revisions()
+    return revision in {each.revision for each in scripts}
+
+
 def _config(which: Which, connection: Connection | None) -> Config:
     from alembic.config import Config
 

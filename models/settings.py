@@ -11,7 +11,8 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
+from urllib.parse import urlsplit
 
 from .errors import Invalid, NotFound
 
@@ -19,6 +20,8 @@ T = TypeVar("T")
 
 MANAGER_FILE = Path("/etc/onehost/onehost.toml")
 WORKER_FILE = Path("/etc/onehost/worker.toml")
+#: Where a new installation tells its numbers: `init` and `node credentials` write these into the settings they make.
+RELAY_METRICS_PORT, AUDIT_METRICS_PORT, WORKER_METRICS_PORT = 9461, 9462, 9463
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,22 @@ class Broker:
     user: str = ""
     #: A file of mode 0600 holding the password of `user` alone.
     password_file: Path = Path("/etc/onehost/node.password")
+    #: Other members of the same cluster of brokers, "host" or "host:port" each, tried in turn after a failure.
+    fallbacks: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        self._others()
+
+    def rotated(self) -> Self:
+        """The broker to try after this one failed: the first fallback, with this one as the last. Alone, itself."""
+        if not self.fallbacks:
+            return self
+        (host, port), *others = self._others()
+        others.append((self.host, self.port))
+        return replace(self, host=host, port=port, fallbacks=tuple(_written(*other) for other in others))
+
+    def _others(self) -> list[tuple[str, int]]:
+        return [_address(fallback, self.port) for fallback in self.fallbacks]
 
     def password(self) -> str:
         """The password of `user`. Raises NotFound or Invalid, naming the file."""
@@ -56,8 +75,17 @@ class Manager:
     last_uid: int = 59999
     #: Pools per PHP-FPM master; the manager gives each account its shard.
     pools_per_shard: int = 300
+    #: Removals and suspensions that one actor may begin within an hour; more are held for a person. 0: never.
+    held_beyond_per_hour: int = 50
+    #: Seconds before the last stage of a removal, in which a cancel undoes all of it. 0: none.
+    grace_seconds: float = 30.0
     #: Seconds without a beat after which a node counts as offline.
     offline_after_seconds: float = 15.0
+    #: Unix socket of the supervisor that keeps relay and audit; empty: the usual place, where there is one.
+    supervisor: str = ""
+    #: Ports on 127.0.0.1 where the relay and the audit process tell their numbers; 0: nowhere.
+    relay_metrics_port: int = 0
+    audit_metrics_port: int = 0
 
     def as_user(self, user: str) -> Broker:
         """The broker as seen by the manager's own user `user`."""
@@ -79,6 +107,8 @@ class Worker:
     beat_seconds: float = 5.0
     #: Seconds a round waits for the answer to hello before it says hello again.
     hello_seconds: float = 5.0
+    #: Port on 127.0.0.1 where the worker tells its numbers; 0: nowhere.
+    metrics_port: int = 0
 
 
 def read_secret(path: Path) -> str:
@@ -100,6 +130,22 @@ def manager(path: Path | None = None, environ: Mapping[str, str] = os.environ) -
 def worker(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Worker:
     """A worker's settings. ONEHOST_WORKER_CONFIG names another file."""
     return _load(Worker, path or Path(environ.get("ONEHOST_WORKER_CONFIG", WORKER_FILE)), environ)
+
+
+def _address(text: str, port: int) -> tuple[str, int]:
+    """Host and port of "host:port", with this port if it names none. Raises Invalid."""
+    try:
+        parts = urlsplit(f"//{text}")
+        found = parts.port
+    except ValueError:
+        parts, found = urlsplit(""), None
+    if not parts.hostname or parts.netloc != text or "@" in text:
+        raise Invalid(f"broker: {text!r} is no host:port")
+    return parts.hostname, found or port
+
+
+def _written(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _load(kind: type[T], path: Path, environ: Mapping[str, str]) -> T:
@@ -127,6 +173,10 @@ def _build(kind: type[T], given: dict[str, Any], where: str) -> T:
 def _convert(wanted: str, value: Any, where: str) -> Any:
     if wanted == "Broker":
         return _build(Broker, value, where)
+    if wanted == "tuple[str, ...]":
+        if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+            raise Invalid(f"{where}: {value!r} is no list of texts")
+        return tuple(value)
     convert = {"Path": Path, "int": int, "float": float, "str": str}[wanted]
     try:
         return convert(value)

@@ -1,6 +1,7 @@
 """What travels: letters from the manager to one node, and what a node says. Checked on arrival, never trusted.
 
-Manager to node: `apply` (a whole wanted state), `welcome` and `cover` (answers to hello), `hail` (say hello).
+Manager to node: `apply` (a whole wanted state), `welcome` and `cover` (answers to hello), `hail` (say hello),
+`pause` (run no round, or go on).
 Node to manager: `ack`, `hello`, `beat`, `answer`.
 """
 
@@ -102,6 +103,8 @@ class WelcomeSchema(Schema):
     #: The same of earlier epochs that the hello named.
     kept = _tuples(2, load_default=list)
     lacking = _tuples(2, load_default=list)
+    #: The brake, as it is now; None: a manager that knows none.
+    is_paused = field.Boolean(load_default=None, allow_none=True)
 
 
 class CoverSchema(Schema):
@@ -121,6 +124,14 @@ class HailSchema(Schema):
 
     form = _text(required=True)
     node = _text(required=True)
+
+
+class PauseSchema(Schema):
+    """The brake of a node: no round is run while it is pulled."""
+
+    form = _text(required=True)
+    node = _text(required=True)
+    is_paused = field.Boolean(required=True)
 
 
 class QuestionSchema(Schema):
@@ -171,6 +182,16 @@ class AckSchema(Schema):
     at = _seconds(required=True)
 
 
+class OrphanSchema(Schema):
+    """Something that a node holds and the store does not list there, by its name."""
+
+    id = _whole(required=True)
+    noun = _text(40, required=True)
+    name = _text(required=True)
+    #: It was removed there; only its tombstone is left.
+    absent = field.Boolean(load_default=False)
+
+
 class HelloSchema(Schema):
     """What a node holds. With `buckets`, the rows [id, wanted, outcome] of those buckets."""
 
@@ -187,6 +208,11 @@ class HelloSchema(Schema):
     last = _whole(load_default=0)
     buckets = field.List(_whole(), load_default=None, allow_none=True)
     rows = _tuples(3, load_default=list)
+    #: The highest number of each kind (uid) that this node was ever given; None: a worker that does not keep them.
+    highest = field.Dict(keys=_text(40), values=_whole(), load_default=None, allow_none=True,
+                         validate=validate.Length(max=MAX_KEYS))  # fmt: skip
+    #: Names of what a cover called orphans; such a hello lists no buckets.
+    orphans = field.List(field.Nested(OrphanSchema(unknown=EXCLUDE)), load_default=list)
 
     @validates_schema
     def _check(self, data: Mapping[str, Any], **more: Any) -> None:
@@ -202,11 +228,15 @@ class BeatSchema(Schema):
     epoch = _whole(required=True)
     root = _text(16, load_default="")
     synced = field.Boolean(load_default=False)
+    #: The brake is pulled and no round is under way.
+    paused = field.Boolean(load_default=False)
     version = _text(load_default="")
     state = _text(200, load_default="")
     open = _whole(load_default=0)
     failed = _whole(load_default=0)
     held = _whole(load_default=0)
+    #: The number of the newest acknowledgement of this epoch; None: an earlier worker.
+    last = _whole(load_default=None, allow_none=True)
     rounds = _whole(load_default=0)
     signals = field.Dict(keys=_text(MAX_WORD), values=_whole(), load_default=dict,
                          validate=validate.Length(max=MAX_KEYS))  # fmt: skip
@@ -227,6 +257,7 @@ class Letter:
         "welcome": WelcomeSchema,
         "cover": CoverSchema,
         "hail": HailSchema,
+        "pause": PauseSchema,
         "question": QuestionSchema,
         "answer": AnswerSchema,
         "ack": AckSchema,

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .client import Onehost
-    from .query import EventFilter
+    from .event_search import EventFilter
     from .seal import Head
-    from .submit import Receipt, Wish
+    from .wish import Receipt, Wish
 
 __all__ = ["EventFilter", "Head", "Onehost", "Receipt", "Wish"]
 
-_HOME = {"EventFilter": "query", "Head": "seal", "Onehost": "client", "Receipt": "submit", "Wish": "submit"}
+_HOME = {"EventFilter": "event_search", "Head": "seal", "Onehost": "client", "Receipt": "wish", "Wish": "wish"}
 
 
 def __getattr__(name: str) -> Any:

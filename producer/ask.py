@@ -18,7 +18,8 @@ from ..models import nouns, states, wire
 from ..models.settings import Broker, Manager
 from ..models.store import NodeStatus, Resource, Revision, Target
 from .membership import nodes
-from .submit import Receipt, Wish, submit
+from .submit import submit
+from .wish import Receipt, Wish
 
 #: How long nodes may take to answer, in seconds; an unread question is dropped by the broker after that.
 ANSWER_SECONDS = 3.0

@@ -6,6 +6,7 @@ Identity is the broker user of the sender, which the broker has checked, never a
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,15 +19,21 @@ from ..broker_config.consumer import Delivery
 from ..models import states, wire
 from ..models.canonical import canonical
 from ..models.crash import crash_point
+from ..models.metrics import SIZES, Tally
 from ..models.moment import now as time_now
-from ..models.store import Event, Hello, Job, NodeStatus, Placement, Target, bells, digests, writing
-from . import claims, stages
+from ..models.store import Event, Hello, Job, NodeStatus, Placement, Target, bells, digests, retried, writing
+from . import claims, metrics, stages
+from . import dead as dead_letters
 from .events import Happened, record
 from .membership import Node, nodes
 from .presence import Presence
 
+#: What the audit process takes in: letters of nodes, their beats, and what nobody else could take in.
+QUEUES = (routing.AUDIT_QUEUE, routing.BEAT_QUEUE, routing.DEAD_QUEUE)
 #: Placement rows by (resource id, node id).
 Placed = dict[tuple[int, int], Any]
+#: Numbers of one node that are looked at together, to find how far there is no gap.
+COUNTED_AT_ONCE = 200
 OUTCOMES = {"applied": states.Outcome.APPLIED, "failed": states.Outcome.FAILED}
 
 
@@ -47,17 +54,33 @@ class Audit:
     def __init__(self, engine: Engine, presence: Presence) -> None:
         self._engine = engine
         self._presence = presence
+        self.tally = Tally()
 
     def store(self, batch: Sequence[Delivery]) -> list[Delivery]:
         """Writes a batch; gives the deliveries that belong in the dead-letter queue."""
         letters, dead = [], []
+        died = [delivery for delivery in batch if delivery.queue == routing.DEAD_QUEUE]
         for delivery in batch:
+            if delivery.queue == routing.DEAD_QUEUE:
+                continue
             try:
                 letters.append((delivery, wire.decode(delivery.body)))
             except wire.Undecodable as error:
                 dead.append((delivery, str(error)))
-        now = time_now()
-        with writing(self._engine) as connection:
+        began = time.monotonic()
+        refused = retried(lambda: self._write(letters, dead, died, time_now()))
+        crash_point("audit.committed")
+        self.tally.observe(metrics.WRITTEN, time.monotonic() - began)
+        self.tally.observe(metrics.TAKEN_TOGETHER, len(batch), bounds=SIZES)
+        self.tally.count(metrics.ACKNOWLEDGED, sum(letter.form == "ack" for _, letter in letters))
+        self.tally.count(metrics.REFUSED, len(refused))
+        return refused
+
+    def _write(self, letters: Sequence[tuple[Delivery, wire.Letter]], undecodable: Sequence[tuple[Delivery, str]],
+               died: Sequence[Delivery], now: datetime) -> list[Delivery]:  # fmt: skip
+        """One transaction; gives what was refused."""
+        dead = list(undecodable)
+        with self._presence.unless_it_fails(), writing(self._engine) as connection:
             alive = {node.name: node for node in nodes(connection).values()}
             good = []
             for delivery, letter in letters:
@@ -67,11 +90,11 @@ class Audit:
                 else:
                     good.append((node, letter))
             _refuse(connection, dead, now)
+            dead_letters.keep(connection, died, now)
             _hellos(connection, good, now)
             self._presence.hear(connection, [(n, each) for n, each in good if each.form in ("beat", "hello")], now)
             _acknowledgements(connection, [(n, each) for n, each in good if each.form == "ack"], now)
             crash_point("audit.written")
-        crash_point("audit.committed")
         return [delivery for delivery, _ in dead]
 
 
@@ -171,18 +194,24 @@ def _count_numbers(connection: Connection, acks: Sequence[tuple[Node, wire.Lette
         status = connection.execute(
             select(NodeStatus.epoch, NodeStatus.acked).where(NodeStatus.node_id == node_id)
         ).one()
-        floor = status.acked
-        numbers = connection.execute(
-            select(Event.number)
-            .where(Event.node_id == node_id, Event.epoch == status.epoch, Event.number > floor)
-            .order_by(Event.number)
-        )
-        for number in numbers.scalars():
-            if number != floor + 1:
-                break
-            floor = number
+        floor = _gapless(connection, node_id, status.epoch, status.acked)
         if floor != status.acked:
             connection.execute(update(NodeStatus).where(NodeStatus.node_id == node_id).values(acked=floor))
+
+
+def _gapless(connection: Connection, node_id: int, epoch: int, floor: int) -> int:
+    """The number up to which none is missing. Reads little while one is: what stands above a gap may be a lot."""
+    while True:
+        above = connection.execute(
+            select(Event.number)
+            .where(Event.node_id == node_id, Event.epoch == epoch, Event.number > floor)
+            .order_by(Event.number)
+            .limit(COUNTED_AT_ONCE)
+        ).scalars().all()  # fmt: skip
+        run = next((at for at, number in enumerate(above) if number != floor + 1 + at), len(above))
+        floor += run
+        if run < COUNTED_AT_ONCE:
+            return floor
 
 
 def _retrying(connection: Connection, acks: Sequence[tuple[Node, wire.Letter]], placed: Placed,

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, select
 
-from ..models import nouns
+from ..models import nouns, states
 from ..models.errors import Invalid, NotFound, Refused
 from ..models.store import Job, Resource, Revision
 from .surroundings import wanted_spec
@@ -46,6 +46,20 @@ def cancel(connection: Connection, noun: nouns.Noun, name: str, job_id: Any) -> 
     current = wanted_spec(connection, resource.id, resource.generation) or {}
     kept = {key: value for key, value in current.items() if key in noun.secret_fields}
     return Cancel(job_id, resource, None if spec is None else noun.load(kept | spec))
+
+
+def refuse_retry(connection: Connection, noun: nouns.Noun, name: str, job_id: Any) -> None:
+    """Raises Refused where another try of this job makes no sense; NotFound if it is none of this resource."""
+    if not isinstance(job_id, int):
+        raise Invalid("a retry names the job that is tried again, or none", {"job": "no number"})
+    job = connection.execute(select(Job).where(Job.id == job_id)).one_or_none()
+    if job is None or (job.noun, job.name) != (noun.name, name):
+        raise NotFound(f"no such job of {noun.name} {name}: {job_id}", hint="onehost job list")
+    if job.state == states.Job.HELD:
+        raise Refused(f"job {job_id} is held; it has not been tried yet", hint=f"onehost job release {job_id}")
+    if job.grace_until_at is not None:
+        raise Refused(f"job {job_id} waits out its grace time; it needs no other try")
+    refuse_outrun(connection, job, "retried")
 
 
 def refuse_outrun(connection: Connection, job: Any, done: str) -> None:

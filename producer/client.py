@@ -13,16 +13,17 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from ..models import nouns, settings, states
 from ..models.errors import Invalid, TimedOut
-from ..models.store import bells, connect, reading
-from . import query, seal
-from .cancel import refuse_outrun
+from ..models.moment import now
+from ..models.store import bells, connect, reading, retried, writing
+from . import bulk, event_search, orphans, pause, query, seal
 from .passwords import hashed
-from .submit import DEADLINE, Receipt, Wish, submit
+from .standing import standing
+from .submit import release, submit
+from .wish import DEADLINE, Receipt, Wish
 
 #: How long `wait` waits at most, in seconds, unless the caller says otherwise.
 WAIT_SECONDS = 60.0
@@ -59,13 +60,17 @@ class Onehost:
 
     def wish(self, noun: str, name: str, verb: str, fields: Mapping[str, Any] | None = None, *,
              reason: str | None = None, if_generation: int | None = None, idempotency_key: str | None = None,
-             deadline: timedelta = DEADLINE) -> Wish:  # fmt: skip
+             deadline: timedelta = DEADLINE, batch: str | None = None,
+             max_fail: int | None = None) -> Wish:  # fmt: skip
         """A wish in the name of this client's actor. Raises Invalid for words that no record could keep."""
+        self._check_said(reason, idempotency_key)
+        return Wish(noun, name, verb, dict(fields or {}), self.actor, self.source, reason, if_generation,
+                    idempotency_key, deadline, batch, max_fail)  # fmt: skip
+
+    def _check_said(self, reason: str | None, idempotency_key: str | None) -> None:
         for what, text, longest in (("actor", self.actor, 200), ("source", self.source, 200),
                                     ("reason", reason, 1000), ("idempotency key", idempotency_key, 200)):  # fmt: skip
             _check_words(what, text, longest)
-        return Wish(noun, name, verb, dict(fields or {}), self.actor, self.source, reason, if_generation,
-                    idempotency_key, deadline)  # fmt: skip
 
     def do(self, noun: str, name: str, verb: str, fields: Mapping[str, Any] | None = None, *, dry_run: bool = False,
            **more: Any) -> Receipt:  # fmt: skip
@@ -114,6 +119,10 @@ class Onehost:
         how = {key: more.pop(key) for key in _HOW if key in more}
         return self.do("node", name, "add", {"address": address, "roles": list(roles), **more}, **how)
 
+    def node_remove(self, name: str, *, lost: bool = False, **more: Any) -> Receipt:
+        """Takes a node out of the cluster. `lost`: it will not come back, and no rule keeps it."""
+        return self.do("node", name, "remove", {"lost": True} if lost else {}, **more)
+
     # ---- jobs
 
     def wait(self, job: Receipt | int | None, *, seconds: float = WAIT_SECONDS, everyone: bool = False,
@@ -153,14 +162,49 @@ class Onehost:
     def retry(self, job_id: int, **more: Any) -> Receipt:
         """The same spec as a new generation, for all nodes of it. Refused if there is a newer wish."""
         found = self.job(job_id)
-        with reading(self.engine) as connection:
-            refuse_outrun(connection, SimpleNamespace(**found), "retried")
-        return self.do(found["noun"], found["name"], "retry", **more)
+        return self.do(found["noun"], found["name"], "retry", {"job": job_id}, **more)
 
     def cancel(self, job_id: int, **more: Any) -> Receipt:
         """Ends a running job: unopened stages are closed and the spec before it is wanted again."""
         found = self.job(job_id)
         return self.do(found["noun"], found["name"], "cancel", {"job": job_id}, **more)
+
+    def release(self, job_id: int, *, reason: str | None = None) -> Receipt:
+        """Begins a held job. Raises Refused if it is not held, or if a rule says no by now; it is held then."""
+        self._check_said(reason, None)
+
+        def act() -> Receipt:
+            with writing(self.engine) as connection:
+                return release(connection, self.settings, job_id, self.actor, reason)
+
+        return retried(act)
+
+    def matching(self, verb: bulk.Verb, which: bulk.Where) -> Sequence[int]:
+        """The jobs that `each` would be about, oldest first."""
+        with reading(self.engine) as connection:
+            return bulk.matching(connection, verb, which)
+
+    def each(self, verb: bulk.Verb, job_ids: Sequence[int], *, reason: str | None = None) -> Iterator[bulk.Done]:
+        """Retries, cancels or releases many jobs; gives for each a receipt or a refusal, as it goes on."""
+        self._check_said(reason, None)
+        return bulk.each(self.engine, self.settings, verb, job_ids, self.actor, self.source, reason)
+
+    # ---- brakes
+
+    def pause(self, node: str | None = None, *, reason: str | None = None) -> Sequence[str]:
+        """Stops sending, and rounds on the node (None: on every node). Wishes are taken and wait. Gives who was told.
+
+        Raises Conflict if that brake is pulled already.
+        """
+        self._check_said(reason, None)
+        with writing(self.engine) as connection:
+            return pause.pause(connection, node, self.actor, reason, now())
+
+    def resume(self, node: str | None = None, *, reason: str | None = None) -> Sequence[str]:
+        """Lets the node go on; None: every node, also those that were paused by name. Raises Conflict if none is."""
+        self._check_said(reason, None)
+        with writing(self.engine) as connection:
+            return pause.resume(connection, node, self.actor, reason, now())
 
     # ---- questions
 
@@ -177,21 +221,34 @@ class Onehost:
     def status(self) -> dict[str, Any]:
         """What waits, what failed, who is silent."""
         with reading(self.engine) as connection:
-            return query.status(connection)
+            return standing(connection)
 
-    def history(self, noun: str, name: str, limit: int = query.PAGE) -> Sequence[dict[str, Any]]:
+    def orphans(self) -> Sequence[dict[str, Any]]:
+        """What nodes hold and the store does not know: after a restore, what was made since the backup."""
+        with reading(self.engine) as connection:
+            return orphans.listed(connection)
+
+    def remove_orphan(self, orphan_id: int, *, reason: str | None = None) -> Receipt:
+        """Removes an orphan from every node that holds it. Raises NotFound, or Refused if no node has named it."""
+        self._check_said(reason, None)
+        with writing(self.engine) as connection:
+            return orphans.remove(connection, orphan_id, self.actor, self.source, reason, now())
+
+    def history(self, noun: str, name: str, limit: int = event_search.PAGE) -> Sequence[dict[str, Any]]:
         """What happened to a resource, newest first."""
-        return [*self.events(query.EventFilter(noun=nouns.noun(noun).name, name=name), limit)]
+        return [*self.events(event_search.EventFilter(noun=nouns.noun(noun).name, name=name), limit)]
 
-    def events(self, which: query.EventFilter, limit: int | None = query.PAGE) -> Iterator[dict[str, Any]]:
+    def events(
+        self, which: event_search.EventFilter, limit: int | None = event_search.PAGE
+    ) -> Iterator[dict[str, Any]]:
         """Events, newest first; `limit` None: all of them, streamed."""
         with reading(self.engine) as connection:
-            yield from query.events(connection, which, limit)
+            yield from event_search.events(connection, which, limit)
 
     def event(self, event_id: int) -> dict[str, Any]:
         """One event."""
         with reading(self.engine) as connection:
-            return query.event(connection, event_id)
+            return event_search.event(connection, event_id)
 
     def verify(self, anchor: seal.Head | None = None) -> seal.Verdict:
         """Whether the audit store holds; names the first row that does not."""
@@ -208,7 +265,7 @@ class Onehost:
         return dry_run(self.engine, self.settings, wish)
 
 
-_HOW = ("reason", "if_generation", "idempotency_key", "deadline", "dry_run")
+_HOW = ("reason", "if_generation", "idempotency_key", "deadline", "batch", "max_fail", "dry_run")
 
 
 def _check_words(what: str, text: str | None, longest: int) -> None:
@@ -218,7 +275,7 @@ def _check_words(what: str, text: str | None, longest: int) -> None:
 
 
 def _is_over(job: Mapping[str, Any], everyone: bool) -> bool:
-    if job["ended_at"] is not None:
+    if job["ended_at"] is not None or job["state"] == states.Job.HELD:
         return True
     is_open = (states.Target.WAITING, states.Target.SENT)
     # What no stage has opened yet waits for these, so it says nothing about who holds the job up.

@@ -8,19 +8,21 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from sqlalchemy import Engine
 
 from ..broker_config import apply, routing
 from ..broker_config.consumer import Consumer
 from ..broker_config.publisher import Publisher
-from ..models import logs
+from ..models import logs, metrics
 from ..models.moment import now as time_now
 from ..models.settings import Manager
-from ..models.store import connect, writing
+from ..models.store import connect, reading, writing
 from ..models.store.sole import sole
-from . import deadlines, nodes, seal
-from .audit import Audit
+from . import dead, deadlines, grace, nodes, seal, stages
+from .audit import QUEUES, Audit
+from .metrics import AUDIT, RELAY, audit_look, relay_look
 from .presence import Presence
 from .relay import Relay
 
@@ -30,6 +32,12 @@ log = logging.getLogger(__name__)
 HUNG_SECONDS = 60.0
 #: Acknowledgements taken in one transaction.
 PREFETCH = 1000
+#: How often events are looked for that were committed late, in seconds: that reads as many ids as may be late.
+LOOK_BACK_SECONDS = 60.0
+#: How often dead letters are looked at that somebody retries, in seconds.
+AGAIN_SECONDS = 2.0
+#: How often it is looked whether somebody has begun a grace time, in seconds: one look into a small index.
+GRACE_LOOK_SECONDS = 5.0
 
 
 def run_relay(settings: Manager) -> None:
@@ -43,7 +51,9 @@ def run_relay(settings: Manager) -> None:
     with sole(engine, "relay", stop) as held:
         if held:
             publisher = Publisher(settings.as_user("relay"), routing.JOBS, purpose="relay", stop=stop)
-            Relay(engine, publisher, repair, _Said("relay")).run(stop)
+            relay = Relay(engine, publisher, repair, _Said("relay"))
+            metrics.serve(settings.relay_metrics_port, RELAY, [relay.tally], partial(relay_look, engine))
+            relay.run(stop)
 
 
 def run_audit(settings: Manager) -> None:
@@ -54,14 +64,22 @@ def run_audit(settings: Manager) -> None:
         if held:
             presence = Presence(settings.offline_after_seconds)
             duties = Duties(engine, presence)
-            queues = [routing.AUDIT_QUEUE, routing.BEAT_QUEUE]
-            consumer = Consumer(settings.as_user("audit"), queues, Audit(engine, presence).store, prefetch=PREFETCH,
-                                on_state=_Said("audit"), idle_seconds=0.5)  # fmt: skip
+            audit = Audit(engine, presence)
+            consumer = Consumer(settings.as_user("audit"), QUEUES, audit.store, prefetch=PREFETCH,
+                                ready=partial(_reach, engine), on_state=_Said("audit"), idle_seconds=0.5)  # fmt: skip
+            metrics.serve(settings.audit_metrics_port, AUDIT, [audit.tally], partial(audit_look, engine, consumer))
             keeper = threading.Thread(target=duties.run, args=(stop,), name="duties", daemon=True)
             keeper.start()
             threading.Thread(target=watch, args=(lambda: consumer.turned_at, stop), daemon=True).start()
             consumer.run(stop)
             keeper.join(3)
+
+
+def _reach(engine: Engine) -> None:
+    """Raises if the store cannot be written to: a delivery then stays unread, instead of being returned again and again
+    until the broker counts it as dead."""
+    with writing(engine):
+        return
 
 
 class Duties:
@@ -70,7 +88,11 @@ class Duties:
     def __init__(self, engine: Engine, presence: Presence) -> None:
         self._engine = engine
         self._presence = presence
+        self._audit = Audit(engine, presence)
+        self._looked_back_at = -LOOK_BACK_SECONDS
         self._expired_at = 0.0
+        self._grace_at = 0.0
+        self._again_at = 0.0
 
     def run(self, stop: threading.Event) -> None:
         """Each second, until `stop`."""
@@ -82,9 +104,7 @@ class Duties:
 
     def once(self) -> None:
         """One turn. Nothing is written where nothing is due."""
-        with writing(self._engine) as connection:
-            while seal.seal(connection) == seal.AT_ONCE:
-                continue
+        self._seal()
         if self._presence.is_due():
             with writing(self._engine) as connection:
                 self._presence.look(connection, time_now())
@@ -92,6 +112,42 @@ class Duties:
             self._expired_at = time.monotonic()
             with writing(self._engine) as connection:
                 deadlines.expire(connection, time_now())
+        if time.monotonic() >= self._grace_at:
+            self._end_grace()
+        if time.monotonic() - self._again_at > AGAIN_SECONDS:
+            self._again_at = time.monotonic()
+            self._take_in_again()
+
+    def _seal(self) -> None:
+        """Seals what is new; now and then what has come late."""
+        looks_back = time.monotonic() - self._looked_back_at > LOOK_BACK_SECONDS
+        more = True
+        while more:
+            with writing(self._engine) as connection:
+                more = seal.seal(connection, look_back=looks_back) == seal.AT_ONCE
+        if looks_back:
+            self._looked_back_at = time.monotonic()
+
+    def _end_grace(self) -> None:
+        """Opens the last stages of removals whose grace time is over, and keeps in mind when the next one is."""
+        with reading(self._engine) as connection:
+            due = grace.next_due(connection)
+        now = time_now()
+        if due is not None and due <= now:
+            with writing(self._engine) as connection:
+                stages.advance(connection, grace.end_due(connection, now), now)
+            return
+        left_seconds = GRACE_LOOK_SECONDS if due is None else (due - now).total_seconds()
+        self._grace_at = time.monotonic() + min(left_seconds, GRACE_LOOK_SECONDS)
+
+    def _take_in_again(self) -> None:
+        """Dead letters from nodes that somebody retries: taken in as if they had just arrived."""
+        with reading(self._engine) as connection:
+            waiting = dead.again(connection)
+        for dead_id, delivery in waiting:
+            refused = bool(self._audit.store([delivery]))
+            with writing(self._engine) as connection:
+                dead.taken_in(connection, dead_id, refused=refused, now=time_now())
 
 
 class _Said:

@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, delete, insert, select, update
+from sqlalchemy import Connection, Row, and_, bindparam, delete, insert, select, update
 
 from ..models import nouns, states
-from ..models.store import Action, Hello, Job, NodeStatus, Placement, Resource, Revision, Target, bells, digests
+from ..models.store import (
+    Action,
+    Event,
+    Hello,
+    Job,
+    NodeStatus,
+    Pause,
+    Placement,
+    Resource,
+    Revision,
+    Target,
+    bells,
+    digests,
+)
 from . import claims, stages
 from .events import Happened, record
 
@@ -82,26 +95,60 @@ def on_node(connection: Connection, node_id: int, name: str, spec: nouns.Spec | 
 
 def join(connection: Connection, node: Node, now: datetime) -> None:
     """A new node is given everything that belongs on it; a job under way gets it as one more target."""
-    rows = connection.execute(select(Resource).where(Resource.absent.is_(False), Resource.id != node.id)).all()
-    for resource in rows:
-        noun = nouns.noun(resource.noun)
-        stage = stage_on(noun, resource.name, node)
-        if stage is not None:
-            _place(connection, resource, node, stage)
-    connection.execute(insert(NodeStatus).values(node_id=node.id, state=states.NodeState.NEW, state_at=now, acked=0))
+    current = and_(Job.resource_id == Resource.id, Job.generation == Resource.generation, Job.ended_at.is_(None))
+    rows: Sequence[Any] = connection.execute(
+        select(
+            Resource.id,
+            Resource.noun,
+            Resource.name,
+            Resource.generation,
+            Job.id.label("job_id"),
+            Job.stage,
+            Job.stages,
+        )
+        .outerjoin(Job, current)
+        .where(Resource.absent.is_(False), Resource.id != node.id)
+        .order_by(Resource.id)
+    ).all()
+    belonging = [(row, _stage_in_job(row, node)) for row in rows]
+    _place(connection, node, [(row, stage) for row, stage in belonging if stage is not None])
+    connection.execute(
+        insert(NodeStatus).values(node_id=node.id, state=states.NodeState.NEW, state_at=now, acked=0, reported=-1)
+    )
     bells.ring(connection, bells.RELAY)
 
 
-def _place(connection: Connection, resource: Row[Any], node: Node, stage: int) -> None:
-    current = (Job.resource_id == resource.id, Job.generation == resource.generation, Job.ended_at.is_(None))
-    running = connection.execute(select(Job.id, Job.stage).where(*current)).one_or_none()
-    wanted = resource.generation
-    if running is not None and stage > running.stage:
-        wanted = 0
-        connection.execute(insert(Target).values(job_id=running.id, node_id=node.id, stage=stage))
-        connection.execute(update(Job).where(Job.id == running.id).values(targets=Job.targets + 1))
-    connection.execute(insert(Placement).values(resource_id=resource.id, node_id=node.id, wanted=wanted))
-    digests.changed(connection, [(node.id, resource.id, None, digests.shown(wanted, 0, states.Outcome.OPEN))])
+def _stage_in_job(row: Any, node: Node) -> int | None:
+    """The stage for a node that joins, in the job under way if there is one: it may open all at once, or in batches.
+
+    What belongs to a noun's last stage comes with the last batch.
+    """
+    noun = nouns.noun(row.noun)
+    stage = stage_on(noun, row.name, node)
+    if stage is None or row.job_id is None:
+        return stage
+    last = len(json.loads(row.stages)) - 1
+    return last if stage == len(noun.stages()) - 1 else min(stage, last)
+
+
+def _place(connection: Connection, node: Node, belonging: Sequence[tuple[Row[Any], int]]) -> None:
+    """Where a job under way has not come to the node's stage yet, nothing is wanted until it does."""
+    later = [(row, stage) for row, stage in belonging if row.job_id is not None and stage > row.stage]
+    unopened = {row.id for row, _ in later}
+    wanted = {row.id: 0 if row.id in unopened else row.generation for row, _ in belonging}
+    if later:
+        connection.execute(
+            insert(Target), [{"job_id": row.job_id, "node_id": node.id, "stage": stage} for row, stage in later]
+        )
+        one_more = update(Job).where(Job.id == bindparam("job")).values(targets=Job.targets + 1)
+        connection.execute(one_more, [{"job": row.job_id} for row, _ in later])
+    if wanted:
+        connection.execute(
+            insert(Placement), [{"resource_id": each, "node_id": node.id, "wanted": wanted[each]} for each in wanted]
+        )
+    digests.changed(
+        connection, [(node.id, each, None, digests.shown(wanted[each], 0, states.Outcome.OPEN)) for each in wanted]
+    )
 
 
 def leave(connection: Connection, node_id: int, name: str, now: datetime) -> None:
@@ -114,10 +161,30 @@ def leave(connection: Connection, node_id: int, name: str, now: datetime) -> Non
     stages.close_targets(connection, jobs, states.Target.LOST, reason, now, nodes=[node_id], only_unopened=False)
     placed = connection.execute(select(Placement.resource_id).where(Placement.node_id == node_id)).scalars().all()
     connection.execute(delete(Placement).where(Placement.node_id == node_id))
+    _close_numbers(connection, node_id, name, now)
     digests.left(connection, node_id)
-    for table in (NodeStatus, Action, Hello):
+    for table in (NodeStatus, Action, Hello, Pause):
         connection.execute(delete(table).where(table.node_id == node_id))
     claims.release(connection, placed)
     stages.advance(connection, jobs, now)
     detail = {"placements": len(placed), "jobs": list(jobs)}
     record(connection, [Happened("node.leave", "onehost", now, "node", name, node_id, name, node_id, detail=detail)])
+
+
+def _close_numbers(connection: Connection, node_id: int, name: str, now: datetime) -> None:
+    """Acknowledgements of a removed node that never came will not come: an event names the gaps."""
+    status = connection.execute(select(NodeStatus.epoch, NodeStatus.acked).where(NodeStatus.node_id == node_id))
+    row = status.one_or_none()
+    if row is None or row.epoch is None:
+        return
+    which = (Event.node_id == node_id, Event.epoch == row.epoch, Event.number > row.acked)
+    gaps, last = [], row.acked
+    numbers = connection.execute(select(Event.number).where(*which).order_by(Event.number)).scalars()
+    for number in [number for number in numbers if number is not None]:
+        if number > last + 1:
+            gaps.append([last + 1, number - 1])
+        last = number
+    if gaps:
+        about = ("node", name, node_id, name, node_id)
+        record(connection, [Happened("acknowledgement.lost", "onehost", now, *about, outcome="lost",
+                                     detail={"epoch": row.epoch, "numbers": gaps[:200]})])  # fmt: skip

@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import ColumnElement, Connection, case, literal, select
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from ..models.errors import Refused
-from ..models.store import Counter
+from ..models.store import Counter, NodeStatus, Resource
 
 #: Ids and generations of one life of the store stand above this many bits, so that no two lives give out the same.
 INCARNATION_BITS = 32
 
 
 def incarnation(connection: Connection) -> int:
-    """Which life of the store this is: 0 for the first, else the minutes from 2026 to the restore."""
-    return connection.execute(select(Counter.value).where(Counter.name == "incarnation")).scalar() or 0
+    """Which life of the store this is: 0 for the first, else the minutes from 2026 to the restore.
+
+    Raises Refused if a backup was put back and its new life did not begin.
+    """
+    found = connection.execute(select(Counter.value).where(Counter.name == "incarnation")).scalar() or 0
+    if found < 0:
+        raise Refused("the store was put back, but its new life has not begun", hint="onehost restore FILE, again")
+    return found
+
+
+def set_incarnation(connection: Connection, life: int) -> None:
+    """Begins another life of the store."""
+    _put(connection, "incarnation", life, literal(life))
+
+
+def last_id(connection: Connection) -> int:
+    """The resource id given out last."""
+    found = connection.execute(select(Counter.value).where(Counter.name == "resource")).scalar()
+    return max(found or 0, base(connection))
 
 
 def base(connection: Connection) -> int:
@@ -34,20 +51,48 @@ def next_generation(connection: Connection, last: int) -> int:
 
 
 def next_in_range(connection: Connection, kind: str, first: int, last: int) -> int:
-    """A number from `first` to `last` that was never given out. Raises Refused when none is left."""
+    """A number from `first` to `last` that was never given out.
+
+    Raises Refused when none is left, or when a node may have one that was given after the backup of this store.
+    """
+    if waiting := unreported(connection):
+        named = ", ".join(waiting[:5]) + (f" and {len(waiting) - 5} more" if len(waiting) > 5 else "")
+        raise Refused(
+            f"no {kind} can be given out before every node has said its highest, since the store was restored: "
+            f"waiting for {named}",
+            hint=f"onehost status; one that will not come back: onehost node remove {waiting[0]} --lost",
+        )
     value = _next(connection, kind, first)
     if value > last:
         raise Refused(f"no {kind} is left between {first} and {last}: each is given out once and never returns")
     return value
 
 
-def _next(connection: Connection, name: str, at_least: int) -> int:
+def unreported(connection: Connection) -> list[str]:
+    """Nodes that have not said, in this life of the store, which numbers they were given. None in the first life."""
+    if not (life := incarnation(connection)):
+        return []
+    return list(
+        connection.execute(
+            select(Resource.name)
+            .join(NodeStatus, NodeStatus.node_id == Resource.id)
+            .where(Resource.absent.is_(False), NodeStatus.reported >= 0, NodeStatus.reported < life)
+            .order_by(Resource.name)
+        ).scalars()
+    )
+
+
+def at_least(connection: Connection, name: str, value: int) -> None:
+    """Raises a counter to `value`, if it is lower."""
+    _put(connection, name, value, case((Counter.value < value, value), else_=Counter.value))
+
+
+def _next(connection: Connection, name: str, first: int) -> int:
+    return _put(connection, name, first, case((Counter.value < first, first), else_=Counter.value + 1))
+
+
+def _put(connection: Connection, name: str, if_new: int, else_: ColumnElement[int]) -> int:
     insert = sqlite_insert if connection.dialect.name == "sqlite" else pg_insert
-    start = insert(Counter).values(name=name, value=0).on_conflict_do_nothing()
-    connection.execute(start)
-    raised = update(Counter).where(Counter.name == name).values(value=Counter.value + 1).returning(Counter.value)
-    value = connection.execute(raised).scalar_one()
-    if value < at_least:
-        connection.execute(update(Counter).where(Counter.name == name).values(value=at_least))
-        return at_least
-    return value
+    put = insert(Counter).values(name=name, value=if_new)
+    put = put.on_conflict_do_update(index_elements=[Counter.name], set_={"value": else_})
+    return int(connection.execute(put.returning(Counter.value)).scalar_one())

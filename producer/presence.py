@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -11,13 +13,17 @@ from sqlalchemy import Connection, select, update
 
 from ..models import states, wire
 from ..models.canonical import canonical
-from ..models.store import NodeStatus, Placement, digests
-from . import resync, stages
+from ..models.store import NodeStatus, Placement
+from . import orphans, pause, resync, stages
 from .events import Happened, record
 from .membership import Node, nodes
 
 #: A node that does not change is written this often, in seconds.
 WRITE_SECONDS = 30.0
+#: Beats by which a node's clock is judged.
+SKEWS = 5
+#: A node whose brake stands otherwise than it should is told so this often, in seconds.
+BRAKE_SECONDS = 2.0
 
 
 @dataclass
@@ -34,6 +40,11 @@ class Heard:
     epoch: int = 0
     #: Daemons that another hand has broken there, as last said.
     blocked: dict[str, str] = field(default_factory=dict)
+    #: How far its clock was ahead of ours at the last beats, in seconds.
+    skews: deque[float] = field(default_factory=lambda: deque(maxlen=SKEWS))
+    #: Whether its brake holds, as last said, and when it was told that it should stand otherwise.
+    paused: bool = False
+    braked_at: float = -1e9
 
 
 @dataclass
@@ -44,9 +55,20 @@ class Presence:
     heard: dict[int, Heard] = field(default_factory=dict)
     looked_at: float = field(default_factory=time.monotonic)
 
+    @contextmanager
+    def unless_it_fails(self) -> Iterator[None]:
+        """Around a transaction: if it fails, nothing is remembered as written or compared in it."""
+        try:
+            yield
+        except BaseException:
+            for node_id, heard in self.heard.items():
+                self.heard[node_id] = Heard(heard.heard_at)
+            raise
+
     def hear(self, connection: Connection, letters: Iterable[tuple[Node, wire.Letter]], now: datetime) -> None:
         """Takes in beats and hellos of one batch, the newest of each node."""
         newest = {node.id: (node, letter) for node, letter in letters}
+        held = pause.paused(connection) if newest else frozenset()
         for node, letter in newest.values():
             heard = self.heard.setdefault(node.id, Heard(time.monotonic()))
             heard.heard_at = time.monotonic()
@@ -54,6 +76,7 @@ class Presence:
                 self._new_epoch(connection, node, letter, heard)
             if letter.form == "beat":
                 self._beat(connection, node, letter, heard, now)
+                self._brake(connection, node, letter, heard, pause.is_paused(node.id, held), now)
 
     def _new_epoch(self, connection: Connection, node: Node, letter: wire.Letter, heard: Heard) -> None:
         """The worker was started again: its acknowledgements count from one."""
@@ -66,17 +89,27 @@ class Presence:
 
     def _beat(self, connection: Connection, node: Node, beat: wire.Letter, heard: Heard, now: datetime) -> None:
         state = states.NodeState.ONLINE if beat["synced"] else states.NodeState.UNSYNCED
-        body = canonical({key: value for key, value in beat.body.items() if key not in ("form", "node")})
-        news = beat["blocked"] != heard.blocked
-        heard.blocked = dict(beat["blocked"])
+        heard.skews.append(beat["at"] - now.timestamp())
+        said = {key: value for key, value in beat.body.items() if key not in ("form", "node")}
+        # A beat that was long under way looks like a slow clock; of several, the quickest says most.
+        body = canonical(said | {"skew_seconds": round(max(heard.skews), 1)})
+        news = (beat["blocked"], beat["paused"]) != (heard.blocked, heard.paused)
+        heard.blocked, heard.paused = dict(beat["blocked"]), beat["paused"]
         self._write(connection, node, state, heard, now, body, news=news)
         if beat["synced"]:
-            self._compare(connection, node, beat["root"], heard, now)
+            self._compare(connection, node, beat, heard, now)
 
-    def _compare(self, connection: Connection, node: Node, root: str, heard: Heard, now: datetime) -> None:
-        """A node that differs while nothing is open there is asked to say hello."""
-        is_open = (Placement.node_id == node.id, Placement.done < Placement.wanted)
-        if root == heard.equal or connection.execute(select(Placement.resource_id).where(*is_open).limit(1)).first():
+    def _brake(self, connection: Connection, node: Node, beat: wire.Letter, heard: Heard, is_pulled: bool,
+               now: datetime) -> None:  # fmt: skip
+        """Tells a worker again how its brake stands, if it says otherwise: it missed the letter."""
+        if beat["paused"] != is_pulled and time.monotonic() - heard.braked_at > BRAKE_SECONDS:
+            heard.braked_at = time.monotonic()
+            pause.send(connection, node, is_pulled, now)
+
+    def _compare(self, connection: Connection, node: Node, beat: wire.Letter, heard: Heard, now: datetime) -> None:
+        """A node that differs while nothing is on its way to it or from it is asked to say hello."""
+        root = beat["root"]
+        if root == heard.equal or _is_on_its_way(connection, node, beat):
             heard.suspicious = ""
             return
         if root != heard.suspicious:
@@ -84,7 +117,7 @@ class Presence:
             heard.suspicious = root
             return
         heard.suspicious = ""
-        if digests.read(connection, node.id).root() == root:
+        if orphans.expected(connection, node.id).root() == root:
             heard.equal = root
         else:
             resync.hail(connection, node.id, node.name, now)
@@ -128,3 +161,21 @@ class Presence:
         if self.looked_at < time.monotonic() - self.offline_after_seconds / 4:
             return True
         return any(h.heard_at < silent and h.state != states.NodeState.OFFLINE for h in list(self.heard.values()))
+
+
+def _is_on_its_way(connection: Connection, node: Node, beat: wire.Letter) -> bool:
+    """Whether what is open there may still be sent or acknowledged.
+
+    It is not if all was sent and every number that the node gave out has arrived: of what is open then, it knows
+    nothing or holds a generation beyond, as after a restore of the store.
+    """
+    which = (Placement.node_id == node.id, Placement.done < Placement.wanted)
+    if connection.execute(select(Placement.resource_id).where(*which).limit(1)).first() is None:
+        return False
+    unsent = connection.execute(select(Placement.resource_id).where(*which, Placement.sent < Placement.wanted).limit(1))
+    if beat["last"] is None or unsent.first():
+        return True
+    status = connection.execute(
+        select(NodeStatus.epoch, NodeStatus.acked).where(NodeStatus.node_id == node.id)
+    ).one_or_none()
+    return status is None or status.epoch != beat["epoch"] or status.acked < beat["last"]

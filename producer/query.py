@@ -4,36 +4,17 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, and_, case, func, select
 
-from ..models import nouns, states
+from ..models import states
 from ..models.errors import NotFound
-from ..models.store import Event, Job, NodeStatus, Placement, Resource, Revision, Seal, Target
+from ..models.store import Job, NodeStatus, Placement, Resource, Revision, Target
+from . import pause
 
 #: Rows of a page, unless the caller says otherwise.
 PAGE = 50
-
-
-@dataclass(frozen=True)
-class EventFilter:
-    """Which events are asked for. Everything that is set must match."""
-
-    noun: str | None = None
-    name: str | None = None
-    node: str | None = None
-    actor: str | None = None
-    kind: str | None = None
-    outcome: str | None = None
-    job_id: int | None = None
-    since: datetime | None = None
-    until: datetime | None = None
-    #: Only events before this id: the cursor of the next page.
-    before_id: int | None = None
 
 
 def resources(connection: Connection, noun: str) -> list[dict[str, Any]]:
@@ -105,13 +86,14 @@ def jobs(connection: Connection, *, state: str | None = None, kind: str | None =
     for column, value in ((Job.state, state), (Job.noun, noun), (Job.name, name), (Job.actor, actor)):
         if value is not None:
             statement = statement.where(column == value)
-    statement = _kind(statement, Job.kind, kind)
+    statement = of_kind(statement, Job.kind, kind)
     if before_id is not None:
         statement = statement.where(Job.id < before_id)
     return [_job(row) for row in connection.execute(statement)]
 
 
-def _kind(statement: Any, column: Any, kind: str | None) -> Any:
+def of_kind(statement: Any, column: Any, kind: str | None) -> Any:
+    """The statement with only rows of this kind, which may end in `.*`."""
     if kind is None:
         return statement
     if kind.endswith(".*"):
@@ -128,15 +110,22 @@ def _job(row: Any) -> dict[str, Any]:
         "state": row.state,
         "targets": row.targets, "applied": row.applied, "failed": row.failed, "closed": row.closed,
         "submitted_at": row.submitted_at, "ended_at": row.ended_at, "deadline_at": row.deadline_at,
+        "grace_until_at": row.grace_until_at, "max_fail": row.max_fail,
     }  # fmt: skip
 
 
 def job(connection: Connection, job_id: int) -> dict[str, Any]:
     """One job with its targets. Raises NotFound."""
+    row = job_row(connection, job_id)
+    return _job(row) | {"nodes": _targets(connection, row)}
+
+
+def job_row(connection: Connection, job_id: int) -> Any:
+    """The row of a job. Raises NotFound."""
     row = connection.execute(select(Job).where(Job.id == job_id)).one_or_none()
     if row is None:
         raise NotFound(f"no such job: {job_id}", hint="onehost job list")
-    return _job(row) | {"nodes": _targets(connection, row)}
+    return row
 
 
 def _targets(connection: Connection, job: Any) -> list[dict[str, Any]]:
@@ -150,7 +139,8 @@ def _targets(connection: Connection, job: Any) -> list[dict[str, Any]]:
         .where(Target.job_id == job.id)
         .order_by(Target.stage, node.c.name)
     )  # fmt: skip
-    return [_target(row, job) for row in rows]
+    held = pause.paused(connection)
+    return [_target(row, job) | {"node_paused": pause.is_paused(row.node_id, held)} for row in rows]
 
 
 def _target(row: Any, job: Any) -> dict[str, Any]:
@@ -165,39 +155,6 @@ def _target(row: Any, job: Any) -> dict[str, Any]:
         "phases": json.loads(row.seconds) if row.seconds else {},
         "difference": json.loads(row.difference) if row.difference else {},
     }  # fmt: skip
-
-
-def events(connection: Connection, which: EventFilter, limit: int | None = PAGE) -> Iterator[dict[str, Any]]:
-    """Events, newest first, read at flat memory."""
-    statement: Any = select(Event.id, Event.body, Seal.position).outerjoin(Seal, Seal.event_id == Event.id)
-    for name in ("noun", "name", "node", "actor", "outcome", "job_id"):
-        if getattr(which, name) is not None:
-            statement = statement.where(getattr(Event, name) == getattr(which, name))
-    statement = _kind(statement, Event.kind, which.kind)
-    if which.since is not None:
-        statement = statement.where(Event.at >= which.since)
-    if which.until is not None:
-        statement = statement.where(Event.at < which.until)
-    if which.before_id is not None:
-        statement = statement.where(Event.id < which.before_id)
-    statement = statement.order_by(Event.id.desc())
-    if limit is not None:
-        statement = statement.limit(limit)
-    with connection.execution_options(yield_per=1000).execute(statement) as rows:
-        for row in rows:
-            yield {"id": row.id, "position": row.position, **json.loads(row.body)}
-
-
-def event(connection: Connection, event_id: int) -> dict[str, Any]:
-    """One event with its seal. Raises NotFound."""
-    row = connection.execute(
-        select(Event.id, Event.body, Seal.position, Seal.hash)
-        .outerjoin(Seal, Seal.event_id == Event.id)
-        .where(Event.id == event_id)
-    ).one_or_none()
-    if row is None:
-        raise NotFound(f"no such event: {event_id}", hint="onehost audit list")
-    return {"id": row.id, "position": row.position, "hash": row.hash, **json.loads(row.body)}
 
 
 def nodes(connection: Connection) -> list[dict[str, Any]]:
@@ -221,29 +178,3 @@ def nodes(connection: Connection) -> list[dict[str, Any]]:
          "beat": json.loads(row.beat) if row.beat else {}}
         for row in rows
     ]  # fmt: skip
-
-
-def status(connection: Connection) -> dict[str, Any]:
-    """Numbers for one verdict: what waits, what failed, which nodes are silent, how far the seal lags."""
-    from .seal import unsealed
-
-    waiting = connection.execute(
-        select(func.count(), func.min(Resource.changed_at))
-        .select_from(Placement).join(Resource, Resource.id == Placement.resource_id)
-        .where(Placement.done < Placement.wanted)
-    ).one()  # fmt: skip
-    failed = connection.execute(
-        select(func.count()).select_from(Placement)
-        .where(Placement.outcome == states.Outcome.FAILED, Placement.done == Placement.wanted)
-    ).scalar_one()  # fmt: skip
-    running = connection.execute(select(func.count()).select_from(Job).where(Job.ended_at.is_(None))).scalar_one()
-    counted = {
-        noun: connection.execute(
-            select(func.count()).select_from(Resource).where(Resource.noun == noun, Resource.absent.is_(False))
-        ).scalar_one()
-        for noun in nouns.nouns()
-    }
-    return {
-        "nodes": nodes(connection), "resources": counted, "jobs_running": running, "placements_open": waiting[0],
-        "oldest_open_at": waiting[1], "placements_failed": failed, "unsealed": unsealed(connection),
-    }  # fmt: skip

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Engine, and_, bindparam, delete, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, and_, bindparam, delete, false, or_, select, update
 from sqlalchemy.orm import aliased
 
 from ..broker_config import routing
@@ -23,6 +23,7 @@ from ..broker_config.publisher import Letter, Publisher, Report
 from ..models import nouns, wire
 from ..models.canonical import digest
 from ..models.crash import crash_point
+from ..models.metrics import SIZES, Tally
 from ..models.moment import now as time_now
 from ..models.store import (
     Action,
@@ -37,7 +38,7 @@ from ..models.store import (
     reading,
     writing,
 )
-from . import numbers, resync
+from . import lives, metrics, numbers, pause, resync
 from .events import Happened, record
 from .membership import Node, nodes
 
@@ -72,7 +73,11 @@ class Relay:
     repair: Callable[[], Sequence[str]] = lambda: ()
     on_state: Callable[[str], None] = lambda text: None
     repaired_at: float = field(default=-1e9)
+    #: The nodes that the broker was last made to fit; None: nobody has looked since the relay began.
+    fitted: frozenset[int] | None = None
+    fitted_at: float = field(default=-1e9)
     backoff_seconds: float = field(default=0.5)
+    tally: Tally = field(default_factory=Tally)
 
     def run(self, stop: threading.Event) -> None:
         """Publishes until `stop` is set."""
@@ -121,17 +126,37 @@ class Relay:
         self._answer_hellos()
         with reading(self.engine) as connection:
             alive = nodes(connection)
-            batch = _letters(connection, alive) + _placements(connection, alive)
+            held = pause.paused(connection)
+            batch = _letters(connection, alive, held) + _placements(connection, alive, held)
+        self._fence(frozenset(alive))
         if not batch:
             return 0, ""
         crash_point("relay.read")
+        began = time.monotonic()
         report = self.publisher.send([waiting.letter for waiting in batch])
         crash_point("relay.confirmed")
+        self._count(report, len(batch), time.monotonic() - began)
         self._mark(batch, report)
         crash_point("relay.marked")
         if report.unroutable or report.code in (403, 404):
             self._repair(report)
         return len(batch), report.why
+
+    def _fence(self, alive: frozenset[int]) -> None:
+        """A node that was removed while the broker was away still has a user there: it is taken away now."""
+        if self.fitted is not None and self.fitted <= alive:
+            self.fitted = alive
+        elif time.monotonic() - self.fitted_at > REPAIR_SECONDS:
+            self.fitted_at = time.monotonic()
+            if self._make_fit("a node was removed" if self.fitted else ""):
+                self.fitted = alive
+
+    def _count(self, report: Report, size: int, seconds: float) -> None:
+        self.tally.observe(metrics.SENT_TOGETHER, size, bounds=SIZES)
+        self.tally.observe(metrics.CONFIRMED, seconds)
+        for name, letters in ((metrics.PUBLISHED, report.sent), (metrics.UNROUTABLE, report.unroutable),
+                              (metrics.NACKED, report.nacked)):  # fmt: skip
+            self.tally.count(name, len(letters))
 
     def _answer_hellos(self) -> None:
         with reading(self.engine) as connection:
@@ -150,6 +175,7 @@ class Relay:
             detail = {"why": str(error)[:500]}
             record(connection, [Happened("bus.refuse", "relay", time_now(), outcome="refused", detail=detail)])
             return
+        lives.heard_of(connection, hello, time_now())
         resync.answer(connection, row.node_id, hello, time_now())
 
     def _mark(self, batch: Sequence[Waiting], report: Report) -> None:
@@ -188,16 +214,22 @@ class Relay:
         if time.monotonic() - self.repaired_at < REPAIR_SECONDS:
             return
         self.repaired_at = time.monotonic()
+        self._make_fit(report.why or next(iter(report.unroutable.values()), ""))
+
+    def _make_fit(self, because: str) -> bool:
+        """Whether the broker is now as it should be. An event tells of it, if there was a cause or a change."""
         try:
             steps = list(self.repair())
         except Exception as error:  # the broker may be half up; asked again after REPAIR_SECONDS
             self.on_state(f"cannot repair the broker's topology: {error}")
-            return
-        with writing(self.engine) as connection:
-            connection.execute(update(Placement).where(Placement.sent < Placement.wanted).values(not_before_at=None))
-            why = report.why or next(iter(report.unroutable.values()), "")
-            detail = {"because": why, "steps": steps[:50]}
-            record(connection, [Happened("broker.repair", "relay", time_now(), outcome="applied", detail=detail)])
+            return False
+        if because or steps:
+            with writing(self.engine) as connection:
+                late = Placement.sent < Placement.wanted
+                connection.execute(update(Placement).where(late).values(not_before_at=None))
+                detail = {"because": because, "steps": steps[:50]}
+                record(connection, [Happened("broker.repair", "relay", time_now(), outcome="applied", detail=detail)])
+        return True
 
 
 _SENT = (
@@ -213,8 +245,10 @@ _TARGET_SENT = (
 )
 
 
-def _letters(connection: Any, alive: dict[int, Node]) -> list[Waiting]:
-    rows = connection.execute(select(Action).order_by(Action.id).limit(BATCH)).all()
+def _letters(connection: Any, alive: dict[int, Node], held: frozenset[int] = frozenset()) -> list[Waiting]:
+    """A paused node is still told what belongs to hello, and its brake itself; what a job asks of it waits."""
+    may_go = or_(Action.job_id.is_(None), _is_free(Action.node_id, held))
+    rows = connection.execute(select(Action).where(may_go).order_by(Action.id).limit(BATCH)).all()
     return [
         Waiting(
             Letter(f"letter.{row.id}", _letter_key(row, alive), row.body, type=row.form),
@@ -226,11 +260,16 @@ def _letters(connection: Any, alive: dict[int, Node]) -> list[Waiting]:
     ]  # fmt: skip
 
 
+def _is_free(node_id: Any, held: frozenset[int]) -> ColumnElement[bool]:
+    """Whether a node is not paused."""
+    return false() if pause.EVERY in held else node_id.not_in(held)
+
+
 def _letter_key(row: Any, alive: dict[int, Node]) -> str:
     return routing.job_key("hello", alive[row.node_id].name, row.form)
 
 
-def _placements(connection: Any, alive: dict[int, Node]) -> list[Waiting]:
+def _placements(connection: Any, alive: dict[int, Node], held: frozenset[int] = frozenset()) -> list[Waiting]:
     newest = aliased(Revision)
     rows = connection.execute(
         select(Placement.resource_id, Placement.node_id, Placement.wanted, Placement.leaving,
@@ -241,7 +280,7 @@ def _placements(connection: Any, alive: dict[int, Node]) -> list[Waiting]:
         .join(newest, and_(newest.resource_id == Resource.id, newest.generation == Resource.generation))
         .outerjoin(Job, and_(Job.resource_id == Placement.resource_id, Job.generation == Placement.wanted))
         .outerjoin(NodeStatus, NodeStatus.node_id == Placement.node_id)
-        .where(Placement.sent < Placement.wanted,
+        .where(Placement.sent < Placement.wanted, _is_free(Placement.node_id, held),
                or_(Placement.not_before_at.is_(None), Placement.not_before_at <= time_now()))
         .order_by(Placement.node_id, Placement.resource_id)
         .limit(BATCH)

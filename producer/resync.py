@@ -6,12 +6,23 @@ from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, and_, insert, select, update
+from sqlalchemy import ColumnElement, Connection, and_, insert, select, update
 
-from ..models import states, wire
+from ..models import nouns, states, wire
 from ..models.digest import Digest, bucket
-from ..models.store import Action, Event, NodeStatus, Placement, Resource, Revision, bells, digests
-from . import numbers
+from ..models.store import (
+    Action,
+    Event,
+    Job,
+    NodeStatus,
+    Placement,
+    Resource,
+    Revision,
+    Target,
+    bells,
+    digests,
+)
+from . import numbers, orphans, pause, stages
 from .events import Happened, record
 
 #: Acknowledgement numbers named, or closed as lost, in one answer; the rest follows at the next hello.
@@ -24,11 +35,36 @@ def answer(connection: Connection, node_id: int, hello: wire.Letter, now: dateti
     """Answers one hello: names the buckets that differ, or goes through those it lists. Wakes the relay."""
     if connection.execute(select(NodeStatus.node_id).where(NodeStatus.node_id == node_id)).first() is None:
         return  # removed meanwhile
-    if hello["buckets"] is None:
+    if hello["orphans"]:
+        orphans.name(connection, node_id, hello["orphans"])
+    elif hello["buckets"] is None:
+        _report(connection, node_id, hello, now)
         _welcome(connection, node_id, hello, now)
     else:
         _cover(connection, node_id, hello, now)
     bells.ring(connection, bells.RELAY)
+
+
+def _report(connection: Connection, node_id: int, hello: wire.Letter, now: datetime) -> None:
+    """The first hello in this life of the store: no number the node was given is given out again."""
+    life, highest = numbers.incarnation(connection), hello["highest"]
+    which = NodeStatus.node_id == node_id
+    row = connection.execute(select(NodeStatus.reported, NodeStatus.epoch, NodeStatus.acked).where(which)).one()
+    if row.reported == life or highest is None:
+        return
+    for kind in set().union(*(noun.number_kinds for noun in nouns.nouns().values())) & highest.keys():
+        numbers.at_least(connection, kind, highest[kind])
+    values = {"reported": life}
+    detail: dict[str, Any] = {"highest": highest, "incarnation": life}
+    if life and hello["epoch"] == row.epoch:
+        # What the node has pruned was told to the life before, and is in no store.
+        first = min((first for epoch, first, _ in hello["held"] if epoch == row.epoch), default=hello["last"] + 1)
+        if first > row.acked + 1:
+            values["acked"], detail["lost"] = first - 1, [row.acked + 1, first - 1]
+    connection.execute(update(NodeStatus).where(which).values(**values))
+    if life:
+        about = ("node", hello.node, node_id, hello.node, node_id)
+        record(connection, [Happened("node.report", "onehost", now, *about, detail=detail)])
 
 
 def _welcome(connection: Connection, node_id: int, hello: wire.Letter, now: datetime) -> None:
@@ -37,7 +73,8 @@ def _welcome(connection: Connection, node_id: int, hello: wire.Letter, now: date
     acked = connection.execute(select(NodeStatus.epoch, NodeStatus.acked).where(NodeStatus.node_id == node_id)).one()
     body = wire.encode(form="welcome", node=hello.node, hello=hello["hello"], differing=differing,
                        incarnation=numbers.incarnation(connection), lacking=lacking, kept=kept,
-                       have=[acked.epoch or 0, acked.acked])  # fmt: skip
+                       have=[acked.epoch or 0, acked.acked],
+                       is_paused=pause.is_paused(node_id, pause.paused(connection)))  # fmt: skip
     _send(connection, node_id, "welcome", body, now)
     if not differing:
         _synced(connection, node_id, now)
@@ -45,14 +82,14 @@ def _welcome(connection: Connection, node_id: int, hello: wire.Letter, now: date
 
 def _differing(connection: Connection, node_id: int, hello: wire.Letter, now: datetime) -> list[int]:
     """The buckets in which store and node differ. Sums that differ are counted anew before the node is troubled."""
-    theirs = Digest.parse(hello["digest"])
-    differing = digests.read(connection, node_id).differing(theirs)
+    theirs, unnamed = Digest.parse(hello["digest"]), orphans.unnamed(connection, node_id)
+    differing = orphans.expected(connection, node_id).differing(theirs)
     wrong = digests.recount(connection, node_id, differing) if differing else []
     if not wrong:
-        return differing
+        return sorted(unnamed.union(differing))
     record(connection, [Happened("digest.recount", "onehost", now, node=hello.node, node_id=node_id,
                                  detail={"buckets": wrong})])  # fmt: skip
-    return digests.read(connection, node_id).differing(theirs)
+    return sorted(unnamed.union(orphans.expected(connection, node_id).differing(theirs)))
 
 
 def _lacking(connection: Connection, node_id: int, hello: wire.Letter,
@@ -113,30 +150,32 @@ def _cover(connection: Connection, node_id: int, hello: wire.Letter, now: dateti
     theirs = {row[0]: (row[1], row[2]) for row in hello["rows"] if bucket(row[0]) in buckets}
     ours = {row.resource_id: row for row in digests.rows(connection, node_id, buckets)}
     again: list[int] = []
+    unopened = _unopened(connection, Target.node_id == node_id)
     for resource_id, row in sorted(ours.items()):
         wanted, outcome = theirs.get(resource_id, (0, 0))
         if wanted < row.wanted:
             _lower_sent(connection, node_id, resource_id, wanted)
         elif wanted > row.wanted:
-            _raise_above(connection, node_id, resource_id, wanted, now)
+            if (resource_id, node_id) not in unopened:
+                _raise_above(connection, node_id, resource_id, wanted, now)
         elif outcome != (row.outcome if row.done == row.wanted else states.Outcome.OPEN) and outcome:
             again.append(resource_id)
     wanted_now = [[row.resource_id, row.wanted] for row in digests.rows(connection, node_id, buckets)]
-    orphans = sorted(theirs.keys() - {row[0] for row in wanted_now})
-    for part in _parts(buckets, wanted_now, again, orphans):
+    unlisted = sorted(theirs.keys() - {row[0] for row in wanted_now})
+    for part in _parts(buckets, wanted_now, again, unlisted):
         body = wire.encode(form="cover", node=hello.node, hello=hello["hello"], **part)
         _send(connection, node_id, "cover", body, now)
-    _note_orphans(connection, node_id, hello.node, orphans, theirs, now)
+    orphans.note(connection, node_id, hello.node, buckets, {each: theirs[each] for each in unlisted}, now)
     _synced(connection, node_id, now)
 
 
 def _parts(buckets: Collection[int], wanted: Sequence[list[int]], again: Sequence[int],
-           orphans: Sequence[int]) -> Iterable[dict[str, Any]]:  # fmt: skip
+           unlisted: Sequence[int]) -> Iterable[dict[str, Any]]:  # fmt: skip
     """A cover, cut into letters that are small enough. A bucket is never cut: one lost letter leaves it uncovered."""
     by_bucket: dict[int, dict[str, list[Any]]] = {
         number: {"wanted": [], "again": [], "orphans": []} for number in sorted(buckets)
     }
-    for word, rows in (("wanted", wanted), ("again", again), ("orphans", orphans)):
+    for word, rows in (("wanted", wanted), ("again", again), ("orphans", unlisted)):
         for row in rows:
             by_bucket[bucket(row[0] if isinstance(row, list) else row)][word].append(row)
     part: dict[str, list[Any]] = {}
@@ -158,9 +197,22 @@ def _lower_sent(connection: Connection, node_id: int, resource_id: int, to: int)
     )
 
 
+def _unopened(connection: Connection, which: ColumnElement[bool]) -> set[tuple[int, int]]:
+    """(resource id, node id) where a running job has not opened its stage yet: nothing may overtake it."""
+    rows = connection.execute(
+        select(Job.resource_id, Target.node_id).select_from(Target).join(Job, Job.id == Target.job_id)
+        .where(which, stages.is_going_on(), Target.outcome.is_(None), Target.opened_at.is_(None))
+    )  # fmt: skip
+    return {(row.resource_id, row.node_id) for row in rows}
+
+
 def _raise_above(connection: Connection, node_id: int, resource_id: int, beyond: int, now: datetime) -> None:
-    """The node is beyond this (restored) store: the resource gets a generation above, with the store's spec."""
-    resource = connection.execute(select(Resource.generation).where(Resource.id == resource_id)).one()
+    """The node is beyond this (restored) store: the resource gets a generation above, with the store's spec.
+
+    All placements go along, but those that wait for their stage.
+    """
+    which = Resource.id == resource_id
+    resource = connection.execute(select(Resource).where(which).with_for_update(key_share=True)).one()
     generation = max(numbers.next_generation(connection, resource.generation), beyond + 1)
     old = and_(Revision.resource_id == resource_id, Revision.generation == resource.generation)
     kept = connection.execute(select(Revision.payload, Revision.secrets).where(old)).one()
@@ -169,8 +221,18 @@ def _raise_above(connection: Connection, node_id: int, resource_id: int, beyond:
         insert(Revision).values(resource_id=resource_id, generation=generation, payload=kept.payload,
                                 secrets=kept.secrets, created_at=now)
     )  # fmt: skip
-    connection.execute(update(Resource).where(Resource.id == resource_id).values(generation=generation, changed_at=now))
-    which = (Placement.resource_id == resource_id, Placement.wanted > 0, Placement.wanted < generation)
+    connection.execute(update(Resource).where(which).values(generation=generation, changed_at=now))
+    _raise_placements(connection, resource_id, generation)
+    node = connection.execute(select(Resource.name).where(Resource.id == node_id)).scalar_one()
+    detail = {"beyond": beyond, "generation": generation, "absent": resource.absent}
+    record(connection, [Happened("resource.raise", "onehost", now, resource.noun, resource.name, resource_id, node,
+                                 node_id, detail=detail)])  # fmt: skip
+
+
+def _raise_placements(connection: Connection, resource_id: int, generation: int) -> None:
+    which = [Placement.resource_id == resource_id, Placement.wanted > 0, Placement.wanted < generation]
+    if unopened := _unopened(connection, Job.resource_id == resource_id):
+        which.append(Placement.node_id.not_in([node_id for _, node_id in unopened]))
     rows = connection.execute(select(Placement).where(*which).order_by(Placement.node_id).with_for_update()).all()
     after = digests.shown(generation, 0, states.Outcome.OPEN)
     digests.changed(
@@ -178,18 +240,6 @@ def _raise_above(connection: Connection, node_id: int, resource_id: int, beyond:
         [(row.node_id, resource_id, digests.shown(row.wanted, row.done, row.outcome), after) for row in rows],
     )
     connection.execute(update(Placement).where(*which).values(wanted=generation, outcome=states.Outcome.OPEN))
-
-
-def _note_orphans(connection: Connection, node_id: int, node: str, orphans: Sequence[int],
-                  theirs: dict[int, tuple[int, int]], now: datetime) -> None:  # fmt: skip
-    """An orphan is listed, never removed without a person. A tombstone of something long gone is none."""
-    known = set(connection.execute(select(Resource.id).where(Resource.id.in_(orphans))).scalars()) if orphans else set()
-    strange = [each for each in orphans if each not in known]
-    if strange:
-        detail = {"ids": strange[:200], "count": len(strange)}
-        record(
-            connection, [Happened("node.orphans", "onehost", now, "node", node, node_id, node, node_id, detail=detail)]
-        )
 
 
 def _send(connection: Connection, node_id: int, form: str, body: bytes, now: datetime) -> None:

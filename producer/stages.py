@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, func, insert, or_, 
 
 from ..models import states
 from ..models.store import Job, NodeStatus, Placement, Target, bells, digests
+from . import grace
 from .events import Happened, record
 
 #: Words of a target that are counted as neither applied nor failed.
@@ -102,24 +103,42 @@ def advance(connection: Connection, job_ids: Iterable[int], now: datetime) -> No
 
 def is_going_on() -> ColumnElement[bool]:
     """Whether a job still opens stages and counts. An expired one does: only the wait for it is over."""
-    return or_(Job.ended_at.is_(None), Job.state == states.Job.EXPIRED)
+    return or_(and_(Job.ended_at.is_(None), Job.state != states.Job.HELD), Job.state == states.Job.EXPIRED)
 
 
 def _advance_one(connection: Connection, job: Row[Any], now: datetime) -> None:
     waits_for_all: list[bool] = json.loads(job.stages)
-    stage = job.stage
-    while stage < len(waits_for_all):
+    stage, last = job.stage, len(waits_for_all) - 1
+    while stage <= last:
         targets = _targets(connection, job.id, stage)
-        if waits_for_all[stage] and any(t.outcome == states.Target.FAILED for t in targets):
-            failed = next(t for t in targets if t.outcome == states.Target.FAILED)
-            close_targets(connection, [job.id], states.Target.HALTED, f"stage {stage + 1} failed: {failed.reason}", now)
+        if why := _halts(connection, job, stage, waits_for_all, targets):
+            close_targets(connection, [job.id], states.Target.HALTED, why, now)
             break
         if any(t.outcome is None and (waits_for_all[stage] or t.state != states.NodeState.OFFLINE) for t in targets):
             break
-        stage += 1
-        if stage == len(waits_for_all) or open_stage(connection, job.id, job.resource_id, job.generation, stage, now):
+        if stage == last or (stage + 1 == last and grace.holds_back(job, now)):
             break
+        stage += 1
+        if stage == last:
+            grace.forget_secrets(connection, job)
+        # Looked at again at once: it may be empty, or of offline nodes only.
+        open_stage(connection, job.id, job.resource_id, job.generation, stage, now)
     _end_if_final(connection, job, now)
+
+
+def _halts(connection: Connection, job: Row[Any], stage: int, waits_for_all: Sequence[bool],
+           targets: Sequence[Any]) -> str:  # fmt: skip
+    """Why no later stage may be opened; empty: it may."""
+    failed = next((t for t in targets if t.outcome == states.Target.FAILED), None)
+    if failed and waits_for_all[stage]:
+        return f"stage {stage + 1} failed: {failed.reason}"
+    if job.max_fail is None or not failed:
+        return ""
+    which = (Target.job_id == job.id, Target.outcome == states.Target.FAILED)
+    count = connection.execute(select(func.count()).where(*which)).scalar_one()
+    if count <= job.max_fail:
+        return ""
+    return f"{count} failed, more than {job.max_fail} (--max-fail); one of them: {failed.reason}"
 
 
 def _targets(connection: Connection, job_id: int, stage: int) -> Sequence[Any]:
@@ -144,7 +163,8 @@ def _end_if_final(connection: Connection, job: Row[Any], now: datetime) -> None:
         connection.execute(update(Job).where(Job.id == job.id).values(**numbers))
         return
     state = verdict(count)
-    connection.execute(update(Job).where(Job.id == job.id).values(**numbers, state=state, ended_at=now))
+    ended = {"state": state, "ended_at": now, "grace_until_at": None}
+    connection.execute(update(Job).where(Job.id == job.id).values(**numbers, **ended))
     happened = Happened("job.end", "onehost", now, job.noun, job.name, job.resource_id, job_id=job.id, outcome=state,
                         detail={"kind": job.kind, **numbers})  # fmt: skip
     record(connection, [happened])

@@ -3,67 +3,30 @@
 from __future__ import annotations
 
 import difflib
-import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, delete, func, insert, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Connection, Engine, Row, func, insert, select, tuple_, update
 
 from ..models import nouns, states
 from ..models.canonical import canonical, digest
 from ..models.crash import crash_point
-from ..models.errors import Conflict, Invalid, NotFound, Refused, Unreachable
+from ..models.errors import Conflict, Invalid, NotFound, Refused
 from ..models.moment import now as time_now
 from ..models.settings import Manager
-from ..models.store import Job, Placement, Resource, Revision, Target, writing
+from ..models.store import Job, Placement, Resource, Revision, retried, writing
 from ..models.wire import MAX_BODY_BYTES
-from . import claims, membership, numbers, stages
-from .cancel import cancel
+from . import batches, claims, grace, hold, membership, numbers, stages
+from .cancel import cancel, refuse_retry
 from .difference import difference
 from .events import Happened, record
+from .opening import Change, open_job
 from .surroundings import Surroundings, wanted_spec
+from .wish import Receipt, Wish
 
 #: Room kept in a letter for everything around the payload.
 ENVELOPE_BYTES = 16 * 1024
-#: How long a job may take before its wait is over, unless the caller says otherwise.
-DEADLINE = timedelta(days=1)
-#: PostgreSQL's words for a deadlock and for a transaction that cannot be put in any order.
-RACES = ("40P01", "40001")
-
-
-@dataclass(frozen=True)
-class Wish:
-    """What somebody wants. `verb` is one of the noun's, or apply (a whole spec), remove, retry or cancel."""
-
-    noun: str
-    name: str
-    verb: str = "apply"
-    fields: Mapping[str, Any] = field(default_factory=dict)
-    actor: str = "unknown"
-    source: str = "library"
-    reason: str | None = None
-    #: The generation the caller has read: another one by now is a Conflict.
-    if_generation: int | None = None
-    #: The same key again gives the same job, whatever happened in between.
-    idempotency_key: str | None = None
-    deadline: timedelta = DEADLINE
-
-
-@dataclass(frozen=True)
-class Receipt:
-    """What a wish became. `job_id` None: nothing differs, nothing was done."""
-
-    noun: str
-    name: str
-    resource_id: int
-    generation: int
-    job_id: int | None
-    targets: int
-    #: What differs in desired state, by field; a secret is only "changed".
-    difference: Mapping[str, str]
 
 
 class _DryRun(Exception):
@@ -80,13 +43,7 @@ def submit(engine: Engine, settings: Manager, wishes: Sequence[Wish], *, dry_run
 
     A dry run goes the whole way, lets `look` see what it came to, and takes everything back.
     """
-    for last in (False, False, False, True):
-        try:
-            return _submit(engine, settings, wishes, dry_run, look)
-        except (IntegrityError, Unreachable) as error:
-            if last or not _is_race(error):
-                raise
-    raise AssertionError("the last try returns or raises")
+    return retried(lambda: _submit(engine, settings, wishes, dry_run, look))
 
 
 def _submit(engine: Engine, settings: Manager, wishes: Sequence[Wish], dry_run: bool,
@@ -96,7 +53,9 @@ def _submit(engine: Engine, settings: Manager, wishes: Sequence[Wish], dry_run: 
         with writing(engine) as connection:
             around = Surroundings(connection, settings)
             now = time_now()
-            receipts.extend(_submit_one(connection, around, wish, now) for wish in wishes)
+            if len(wishes) > 1:
+                _lock(connection, wishes)
+            receipts.extend(submit_one(connection, around, wish, now, is_dry=dry_run) for wish in wishes)
             if dry_run:
                 if look:
                     look(connection, receipts)
@@ -108,18 +67,35 @@ def _submit(engine: Engine, settings: Manager, wishes: Sequence[Wish], dry_run: 
     return receipts
 
 
-def _is_race(error: IntegrityError | Unreachable) -> bool:
-    """Whether another writer was quicker: everything is read again, and then either fits or is refused by its rule."""
-    cause = error if isinstance(error, IntegrityError) else error.__cause__
-    return isinstance(error, IntegrityError) or getattr(getattr(cause, "orig", None), "sqlstate", "") in RACES
+def _lock(connection: Connection, wishes: Sequence[Wish]) -> None:
+    """Locks what many wishes are about in the order of ids, as all do: each by itself, they would wait in a ring."""
+    if connection.dialect.name == "sqlite":
+        return
+    names = sorted({(wish.noun, wish.name) for wish in wishes if (wish.noun + wish.name).isprintable()})
+    which = (tuple_(Resource.noun, Resource.name).in_(names), Resource.absent.is_(False))
+    living = select(Resource.id).where(*which).order_by(Resource.id).with_for_update(key_share=True)
+    placed = (
+        select(Placement.node_id)
+        .where(Placement.resource_id.in_(connection.execute(living).scalars().all()))
+        .order_by(Placement.resource_id, Placement.node_id)
+        .with_for_update()
+    )
+    connection.execute(placed)
 
 
-def _submit_one(connection: Connection, around: Surroundings, wish: Wish, now: datetime) -> Receipt:
+def submit_one(connection: Connection, around: Surroundings, wish: Wish, now: datetime, *, is_dry: bool = False,
+               released: Row[Any] | None = None) -> Receipt:  # fmt: skip
+    """One wish, in the caller's transaction. `released`: the job it was held as. Raises Refused."""
     noun = nouns.noun(wish.noun)
     name = noun.check_name(wish.name)
+    batches.check(wish.batch, wish.max_fail)
     mark = _mark(noun, name, wish)
     if earlier := _earlier(connection, wish, mark):
         return earlier
+    if wish.verb == "cancel" and (dropped := hold.drop(connection, noun, name, wish, now)):
+        return dropped
+    if wish.verb == "retry" and "job" in wish.fields:
+        refuse_retry(connection, noun, name, wish.fields["job"])
     undo = cancel(connection, noun, name, wish.fields.get("job")) if wish.verb == "cancel" else None
     living = undo.resource if undo else _living(connection, noun.name, name)
     before = wanted_spec(connection, living.id, living.generation) if living else None
@@ -127,23 +103,30 @@ def _submit_one(connection: Connection, around: Surroundings, wish: Wish, now: d
         at = living.generation if living else "none"
         raise Conflict(f"{noun.name} {name} is at generation {at}, not {wish.if_generation}", hint="read it again")
     spec = undo.spec if undo else _wanted(connection, noun, name, wish, living, before)
-    noun.check(name, spec, before, around)
+    if not wish.is_of_lost_node:
+        noun.check(name, spec, before, around)
     if spec is not None:
         numbered = before or (undo.spec if undo else None)
         spec = noun.number(_keep_manager_fields(noun, spec, numbered), numbered, around)
     changed = difference(noun, before, spec)
     if living and not changed and wish.verb not in ("retry", "cancel"):
         return Receipt(noun.name, name, living.id, living.generation, None, 0, {})
+    destroys = released is None and not wish.is_of_lost_node and noun.destroys(spec, before)
+    is_held = destroys and hold.is_beyond(connection, around.setting("held_beyond_per_hour"), wish, now)
+    if is_held and living and not is_dry:
+        return hold.keep(connection, noun, name, living, wish, mark, changed, now)
     resource_id, generation, replaces = _raise(connection, noun, name, living, spec, now)
     if spec is None:
         claims.drop(connection, resource_id, generation)
     else:
         claims.take(connection, resource_id, generation, noun.claims(name, spec), replaces)
-    _revise(connection, noun, resource_id, generation, spec, now)
+    grace_until_at = grace.until(noun, spec, before, around.setting("grace_seconds"), now)
+    _revise(connection, noun, resource_id, generation, spec, now, keeps_secrets=grace_until_at is not None)
     around.forget()
     if noun.name == "node":
         membership.on_node(connection, resource_id, name, spec, is_new=before is None, now=now)
-    job_id, targets = _open_job(connection, noun, name, resource_id, generation, spec, before, wish, mark, now)
+    change = Change(noun, name, resource_id, generation, spec, before, grace_until_at, destroys)
+    job_id, targets = open_job(connection, change, wish, mark, now, released)
     kind = f"{noun.name}.{wish.verb}"
     detail = {"difference": changed, "generation": generation, "reason": wish.reason, "source": wish.source}
     record(connection, [Happened(kind, wish.actor, now, noun.name, name, resource_id, job_id=job_id,
@@ -151,8 +134,23 @@ def _submit_one(connection: Connection, around: Surroundings, wish: Wish, now: d
     if undo:
         stages.cancel(connection, undo.job_id, noun.name, name, resource_id, wish.actor, now)
     stages.supersede(connection, resource_id, job_id, now)
-    stages.advance(connection, [job_id], now)
-    return Receipt(noun.name, name, resource_id, generation, job_id, targets, changed)
+    if living:
+        hold.supersede(connection, resource_id, job_id, now)
+    stages.advance(connection, [job_id, *(grace.end_of(connection, replaces) if replaces else ())], now)
+    return Receipt(noun.name, name, resource_id, generation, job_id, targets, changed, grace_until_at, held=is_held)
+
+
+def release(connection: Connection, settings: Manager, job_id: int, actor: str, reason: str | None) -> Receipt:
+    """Begins a held job as its wish would have begun, in the caller's transaction. Raises NotFound or Refused."""
+    around, now = Surroundings(connection, settings), time_now()
+
+    def begin(wish: Wish, job: Row[Any]) -> Receipt:
+        receipt = submit_one(connection, around, wish, now, released=job)
+        if receipt.job_id is None:
+            raise Refused(f"job {job.id} would change nothing any more", hint=f"onehost job cancel {job.id}")
+        return receipt
+
+    return hold.release(connection, job_id, actor, reason, begin, now)
 
 
 def _mark(noun: nouns.Noun, name: str, wish: Wish) -> str:
@@ -172,7 +170,8 @@ def _earlier(connection: Connection, wish: Wish, mark: str) -> Receipt | None:
         return None
     if job.wish != mark:
         raise Conflict(f"idempotency key {wish.idempotency_key!r} was used for another wish, job {job.id}")
-    return Receipt(job.noun, job.name, job.resource_id, job.generation, job.id, job.targets, {})
+    is_held = job.state == states.Job.HELD
+    return Receipt(job.noun, job.name, job.resource_id, job.generation, job.id, job.targets, {}, held=is_held)
 
 
 def _living(connection: Connection, noun: str, name: str) -> Row[Any] | None:
@@ -189,7 +188,10 @@ def _wanted(connection: Connection, noun: nouns.Noun, name: str, wish: Wish, liv
     verb = noun.verb(wish.verb)
     if (verb and verb.makes) or wish.verb == "apply":
         if verb and living:
-            raise Conflict(f"{noun.name} {name} exists already", hint=f"onehost {noun.name} show {name}")
+            held = hold.of(connection, living.id)
+            why = f"; job {held} on it is held" if held else ""
+            hint = f"onehost job release {held}" if held else f"onehost {noun.name} show {name}"
+            raise Conflict(f"{noun.name} {name} exists already{why}", hint=hint)
         kept = {key: before[key] for key in noun.secret_fields if before and key in before and key not in wish.fields}
         return noun.load(kept | dict(wish.fields))
     if living is None or before is None:
@@ -251,38 +253,17 @@ def _raise(connection: Connection, noun: nouns.Noun, name: str, living: Row[Any]
 
 
 def _revise(connection: Connection, noun: nouns.Noun, resource_id: int, generation: int, spec: nouns.Spec | None,
-            now: datetime) -> None:  # fmt: skip
+            now: datetime, *, keeps_secrets: bool) -> None:  # fmt: skip
     payload = secrets = None
     if spec is not None:
         plain, secret = noun.split(spec)
         payload, secrets = canonical(plain), canonical(secret) if secret else None
         if len(payload) + len(secrets or b"") > MAX_BODY_BYTES - ENVELOPE_BYTES:
             raise Invalid(f"{noun.name}: the spec is larger than {MAX_BODY_BYTES - ENVELOPE_BYTES} bytes")
-    connection.execute(
-        update(Revision).where(Revision.resource_id == resource_id, Revision.secrets.is_not(None)).values(secrets=None)
-    )
+    if not keeps_secrets:
+        old = (Revision.resource_id == resource_id, Revision.secrets.is_not(None))
+        connection.execute(update(Revision).where(*old).values(secrets=None))
     connection.execute(
         insert(Revision).values(resource_id=resource_id, generation=generation, payload=payload, secrets=secrets,
                                 created_at=now)
     )  # fmt: skip
-
-
-def _open_job(connection: Connection, noun: nouns.Noun, name: str, resource_id: int, generation: int,
-              spec: nouns.Spec | None, before: nouns.Spec | None, wish: Wish, mark: str,
-              now: datetime) -> tuple[int, int]:  # fmt: skip
-    members = membership.members(connection, noun, name, resource_id, spec, before)
-    if spec is None:
-        connection.execute(delete(Placement).where(Placement.resource_id == resource_id, Placement.wanted == 0))
-    job_id = connection.execute(
-        insert(Job).values(
-            kind=f"{noun.name}.{wish.verb}", resource_id=resource_id, noun=noun.name, name=name, generation=generation,
-            actor=wish.actor, source=wish.source, reason=wish.reason, idempotency_key=wish.idempotency_key, wish=mark,
-            state=states.Job.RUNNING, stage=0, stages=json.dumps(members.waits_for_all).encode(),
-            targets=len(members.stage_of), submitted_at=now, deadline_at=now + wish.deadline,
-        ).returning(Job.id)
-    ).scalar_one()  # fmt: skip
-    rows = [{"job_id": job_id, "node_id": node, "stage": stage} for node, stage in sorted(members.stage_of.items())]
-    if rows:
-        connection.execute(insert(Target), rows)
-        stages.open_stage(connection, job_id, resource_id, generation, 0, now)
-    return int(job_id), len(rows)

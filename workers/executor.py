@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..models.crash import crash_point
+from ..models.metrics import Tally
+from . import metrics
 from .entry import Entry
 from .ledger import ROUND, Ledger
 from .outgoing import Result
@@ -33,12 +35,12 @@ class Executor:
     """Runs rounds. `reported()` is called when acknowledgements wait.
 
     `ready()` is called once before the first round, when it is known what this node does; `serve()` once its daemons
-    may run.
+    may run; `on_pause()` when the brake takes hold and when it is let go.
     """
 
     def __init__(self, ledger: Ledger, host: Host, reconcilers: Mapping[str, Reconciler], synced: threading.Event,
                  *, reported: Callable[[], None], ready: Callable[[], None],
-                 serve: Callable[[], None]) -> None:  # fmt: skip
+                 serve: Callable[[], None], on_pause: Callable[[], None] = lambda: None) -> None:  # fmt: skip
         self._ledger = ledger
         self._host = host
         self._reconcilers = reconcilers
@@ -46,6 +48,9 @@ class Executor:
         self._reported = reported
         self._ready = ready
         self._start_serving = serve
+        self._on_pause = on_pause
+        #: The brake is pulled, and no round is under way.
+        self.is_paused = ledger.brake.is_pulled
         self._news = threading.Event()
         #: Questions that wait for the end of the round.
         self._questions: deque[Callable[[], None]] = deque()
@@ -56,6 +61,7 @@ class Executor:
         #: Daemons whose live configuration is broken, with the place.
         self.blocked: dict[str, str] = {}
         self.running = ""
+        self.tally = Tally()
 
     def wake(self) -> None:
         """Something has arrived, or this node is synced now."""
@@ -72,32 +78,57 @@ class Executor:
         self._ready()
         for group in self._ledger.interrupted():
             for half in halves(group):
-                if not stop.is_set():
+                if self._pass_brake(stop):
                     self.round(self._ledger.take(len(half), only=half))
         while True:
             self._news.clear()
-            if stop.is_set():  # looked at after the clearing: a stop that wakes us in between is not slept through
+            if not self._pass_brake(stop):  # after the clearing: a stop that wakes us in between is not slept through
                 return
-            while self._questions:
-                self._questions.popleft()()
+            self._answer()
             entries = self._ledger.take(ROUND)
             if entries:
                 self.round(entries)
-            if not self._is_serving and not self._ledger.urgent_open():
-                self._serve()
+            self._serve_if_clean()
             if not entries:
                 due = self._ledger.due_seconds()
                 self._news.wait(min(due, 5.0) if due is not None else 5.0)
+
+    def _answer(self) -> None:
+        while self._questions:
+            self._questions.popleft()()
+
+    def _pass_brake(self, stop: threading.Event) -> bool:
+        """Waits while the brake is pulled, answering questions. Whether a round may begin then."""
+        self._look_at_brake()
+        while self.is_paused and not stop.is_set():
+            self._answer()
+            self._serve_if_clean()
+            self._news.wait(5.0)
+            self._news.clear()
+            self._look_at_brake()
+        return not stop.is_set()
+
+    def _look_at_brake(self) -> None:
+        """From here on a beat says `paused`: this thread runs the rounds, and runs none now."""
+        was, self.is_paused = self.is_paused, self._ledger.brake.is_pulled
+        if was != self.is_paused:
+            log.info("paused" if self.is_paused else "resumed", extra={"action": "pause"})
+            self._on_pause()
 
     def _wait_for_manager(self, stop: threading.Event) -> None:
         """No round before this start's hello is covered; a node cut off from the manager serves what it last knew."""
         alone_at = time.monotonic() + ALONE_SECONDS
         while not self._synced.is_set() and not stop.is_set():
+            self._look_at_brake()
             self._news.wait(1.0)
             self._news.clear()
             if time.monotonic() > alone_at and not self._is_serving:
                 log.warning("no manager answers: serving what is on this disk", extra={"action": "alone"})
                 self._serve()
+
+    def _serve_if_clean(self) -> None:
+        if not self._is_serving and not self._ledger.urgent_open():
+            self._serve()
 
     def _serve(self) -> None:
         """Daemons are started once removals and suspensions of the time away are applied."""
@@ -115,6 +146,7 @@ class Executor:
         work = Round(self._ledger, self._host, self._reconcilers, entries, self.signals, self.blocked)
         results = work.run()
         self._ledger.finish(results)
+        self._count(work.seconds)
         crash_point("round.recorded")
         self._reported()
         self.running = ""
@@ -122,3 +154,8 @@ class Executor:
         log.info("round", extra={"action": "round", "number": self.rounds, "entries": len(entries), "failed": failed,
                                  "seconds": {key: round(value, 4) for key, value in work.seconds.items()}})  # fmt: skip
         return results
+
+    def _count(self, seconds: Mapping[str, float]) -> None:
+        self.tally.count(metrics.ROUNDS)
+        for phase, spent in seconds.items():
+            self.tally.observe(metrics.PHASES, spent, phase)

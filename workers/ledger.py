@@ -20,7 +20,9 @@ from ..models.canonical import canonical
 from ..models.digest import Digest, bucket
 from ..models.errors import NotFound
 from ..models.states import Outcome
+from .brake import Brake
 from .entry import Difference, Entry
+from .highest import Highest
 from .ledger_file import LedgerFile
 from .outgoing import Outgoing, Result
 
@@ -41,7 +43,10 @@ class Ledger:
         self._file = LedgerFile(path, stop)
         self._mutex = threading.RLock()
         self.probe = self._file.probe
+        self.tally = self._file.tally
         self.outgoing = Outgoing(self._file)
+        self.brake = Brake(self._file)
+        self.highest = Highest(self._file)
         self.digest = self._summed()
 
     def close(self) -> None:
@@ -64,6 +69,7 @@ class Ledger:
                     yield db
             except BaseException:
                 self.outgoing.number, self.digest = number, self._summed()
+                self.highest.read()
                 raise
 
     # ---- what arrives
@@ -75,9 +81,10 @@ class Ledger:
 
     def _upsert(self, db: sqlite3.Connection, letter: wire.Letter) -> bool:
         old = _row(db, letter["id"])
+        spec = None if letter["payload"] is None else letter["payload"] | letter["secrets"]
+        self.highest.note(db, letter["noun"], spec)
         if old is not None and old["wanted"] >= letter["generation"]:
             return False
-        spec = None if letter["payload"] is None else letter["payload"] | letter["secrets"]
         applied = json.loads(old["applied_spec"]) if old and old["applied_spec"] else None
         needs, urgent = _judge(letter, spec, applied)
         db.execute(
@@ -230,19 +237,31 @@ class Ledger:
         rows = self._file.read("SELECT id, wanted, done, outcome FROM entry")
         return [[row["id"], row["wanted"], _shown(row)] for row in rows if bucket(row["id"]) in wanted]
 
-    def holds(self, wanted: Mapping[int, int]) -> bool:
-        """Whether every one of these generations, or a later one, has arrived."""
+    def lacking(self, wanted: dict[int, int]) -> dict[int, int]:
+        """Those of these generations that have not arrived, nor a later one; perhaps more, while any lacks."""
+        if not wanted:
+            return {}
+        # Letters come in the order of ids: until the last one is here, the rest need not be looked through.
+        last = max(wanted)
+        if (self._number("SELECT wanted FROM entry WHERE id = ?", (last,)) or 0) < wanted[last]:
+            return wanted
         have = {row["id"]: row["wanted"] for row in self._file.read("SELECT id, wanted FROM entry")}
-        return all(have.get(entry_id, 0) >= generation for entry_id, generation in wanted.items())
+        return {each: generation for each, generation in wanted.items() if have.get(each, 0) < generation}
 
-    def drop_unknown(self, ids: Iterable[int]) -> None:
-        """Drops entries that the store does not list and were never applied here. What was applied is an orphan."""
+    def drop_unknown(self, ids: Iterable[int]) -> list[dict[str, Any]]:
+        """Drops entries that the store does not list and were never applied here. Gives the others: orphans."""
+        orphans: list[dict[str, Any]] = []
         with self._changing() as db:
             for entry_id in ids:
                 row = _row(db, entry_id)
-                if row is not None and not row["applied"]:
-                    db.execute("DELETE FROM entry WHERE id = ?", (entry_id,))
-                    self.digest.drop(entry_id, row["wanted"], _shown(row))
+                if row is None:
+                    continue
+                if row["applied"]:
+                    orphans.append({key: row[key] for key in ("id", "noun", "name")} | {"absent": row["spec"] is None})
+                    continue
+                db.execute("DELETE FROM entry WHERE id = ?", (entry_id,))
+                self.digest.drop(entry_id, row["wanted"], _shown(row))
+        return orphans
 
     def counts(self) -> dict[str, int]:
         """How many entries are open and failed, how many acknowledgements are held."""

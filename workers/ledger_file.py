@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..models.errors import Unreachable
+from ..models.metrics import Tally
+from .metrics import COMMITS
 
 #: The revision of the tables that this code reads.
 REVISION = "0001"
@@ -34,6 +36,8 @@ class LedgerFile:
             self._lock.close()
             raise
         self._mutex = threading.RLock()
+        #: How long commits take.
+        self.tally = Tally()
 
     def close(self) -> None:
         """Lets another worker have it."""
@@ -55,7 +59,9 @@ class LedgerFile:
             except BaseException:
                 self._db.execute("ROLLBACK")
                 raise
+            began = time.monotonic()
             self._db.execute("COMMIT")
+            self.tally.observe(COMMITS, time.monotonic() - began)
 
     def write(self, statement: str, rows: Iterable[Sequence[Any]]) -> None:
         """One statement for each of these rows, in one commit."""

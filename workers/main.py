@@ -8,16 +8,18 @@ import signal
 import threading
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from ..broker_config import routing
 from ..broker_config.publisher import Publisher
-from ..models import logs
+from ..models import logs, metrics
 from ..models.errors import Unreachable
 from ..models.settings import Worker as Settings
 from .executor import Executor
 from .host import Host
 from .ledger import Ledger
+from .metrics import WORKER, look
 from .receiver import Receiver
 from .reconcilers import Reconciler, reconcilers
 from .reporter import Reporter
@@ -51,6 +53,7 @@ class Worker:
         self.executor = Executor(
             self.ledger, host, known, self.sync.synced, reported=self.reporter.wake,
             ready=lambda: host.recover(self._roles()), serve=lambda: host.start(self._roles()),
+            on_pause=self.reporter.beat,
         )  # fmt: skip
         respondent = Respondent(self.ledger, host, known, self.executor, self.reporter)
         self.receiver = Receiver(settings.broker, settings.node, self.ledger, self.sync, self.executor.wake,
@@ -120,7 +123,8 @@ class Worker:
 
     def _status(self) -> dict[str, Any]:
         return {
-            "synced": self.sync.synced.is_set(), "state": self.executor.running or self._state,
+            "synced": self.sync.synced.is_set(), "paused": self.executor.is_paused,
+            "state": self.executor.running or self._state,
             "rounds": self.executor.rounds, "signals": dict(self.executor.signals),
             "blocked": {name: text[:200] for name, text in self.executor.blocked.items()},
         }  # fmt: skip
@@ -140,4 +144,7 @@ def run(settings: Settings) -> None:
         if stop.is_set():
             return  # another worker held the ledger to the end
         raise
+    tallies = [worker.ledger.tally, worker.executor.tally]
+    consumer = worker.receiver.consumer
+    metrics.serve(settings.metrics_port, WORKER, tallies, partial(look, worker.ledger, worker.sync.synced, consumer))
     worker.run()

@@ -58,6 +58,9 @@ class Receiver:
         for letter in letters:
             if letter.form in ("welcome", "cover", "hail"):
                 self._sync.hear(letter)
+            elif letter.form == "pause":
+                self._ledger.brake.put(letter["is_paused"])
+                self._news()
             elif letter.form == "question":
                 self._asked(letter)
         self._sync.look()

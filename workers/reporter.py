@@ -50,6 +50,11 @@ class Reporter:
         """Something waits to be reported."""
         self._news.set()
 
+    def beat(self) -> None:
+        """Gives a sign of life at once: something has changed that the manager waits for."""
+        self._beat_at = -1e9
+        self.wake()
+
     def answer(self, asker: str, body: dict[str, Any]) -> None:
         """Publishes an answer, once; whoever asked may be gone by now."""
         self._answers.append((asker, body))
@@ -120,5 +125,5 @@ class Reporter:
     def _beat(self) -> dict[str, Any]:
         return {
             "epoch": self._ledger.outgoing.epoch, "version": __version__, "root": self._ledger.digest.root(),
-            "at": time.time(), **self._ledger.counts(), **self._status(),
+            "last": self._ledger.outgoing.number, "at": time.time(), **self._ledger.counts(), **self._status(),
         }  # fmt: skip

@@ -14,8 +14,11 @@ from typing import Any
 
 from .. import __version__
 from ..models import wire
-from ..models.digest import BUCKETS, bucket
+from ..models.digest import BUCKETS, Digest, bucket
 from .ledger import Ledger
+
+#: Orphans named in one letter: a name is up to 253 characters.
+NAMED_AT_ONCE = 500
 
 
 class Sync:
@@ -27,6 +30,7 @@ class Sync:
         self._wake = wake
         self._mutex = threading.Lock()
         self._hello = ""
+        self._said = ""
         self._said_at = -1e9
         #: Letters that wait to be published, as bodies.
         self._waiting: list[dict[str, Any]] = []
@@ -43,9 +47,12 @@ class Sync:
             self._uncovered, self._wanted = None, {}
             # The last number first: one that is given out in between must not look as if nobody held it.
             last = self._ledger.outgoing.number
-            self._waiting = [
-                self._body(digest=self._ledger.digest.text(), held=self._ledger.outgoing.held(), last=last)
-            ]
+            self._said = self._ledger.digest.text()
+            self._waiting = [each for each in self._waiting if "orphans" in each]
+            self._waiting += [
+                self._body(digest=self._said, held=self._ledger.outgoing.held(), last=last,
+                           highest=self._ledger.highest.numbers())
+            ]  # fmt: skip
         self._wake()
 
     def _body(self, **more: Any) -> dict[str, Any]:
@@ -72,11 +79,16 @@ class Sync:
         self.look()
 
     def _welcome(self, letter: wire.Letter) -> None:
+        if letter["is_paused"] is not None:
+            self._ledger.brake.put(letter["is_paused"])
         for epoch, up_to in (letter["have"], *letter["kept"]):
             self._ledger.outgoing.forget(epoch, up_to)
         self._ledger.outgoing.publish_again((epoch, number) for epoch, number in letter["lacking"])
         with self._mutex:
             self._uncovered = {number for number in letter["differing"] if number < BUCKETS}
+            if not self.synced.is_set():
+                # What lay in the queue came after the hello, and may be of a life of the store that is over.
+                self._uncovered |= set(Digest.parse(self._said).differing(self._ledger.digest))
             self._waiting += [self._body(**part) for part in self._parts()]
         self._wake()
 
@@ -95,9 +107,11 @@ class Sync:
         return parts
 
     def _cover(self, letter: wire.Letter) -> None:
-        self._ledger.drop_unknown(letter["orphans"])
+        orphans = self._ledger.drop_unknown(letter["orphans"])
         self._ledger.repeat(letter["again"])
         with self._mutex:
+            for at in range(0, len(orphans), NAMED_AT_ONCE):
+                self._waiting.append(self._body(buckets=[], orphans=orphans[at : at + NAMED_AT_ONCE]))
             if self._uncovered is not None:
                 self._uncovered -= set(letter["buckets"])
             self._wanted |= dict(letter["wanted"])
@@ -107,7 +121,10 @@ class Sync:
         """Sets `synced` if everything that was listed has arrived. Called after each batch that arrives."""
         with self._mutex:
             listed = self._uncovered is not None and not self._uncovered
-            done = listed and self._ledger.holds(self._wanted)
-        if done and not self.synced.is_set():
+            if self.synced.is_set() or not listed:
+                return
+            self._wanted = self._ledger.lacking(self._wanted)
+            if self._wanted:
+                return
             self.synced.set()
-            self._wake()
+        self._wake()

@@ -49,6 +49,7 @@ class Account(Noun):
     schema = AccountSchema
     secret_fields = frozenset({"password_hash"})
     manager_fields = frozenset({"uid", "gid", "shard"})
+    number_kinds = frozenset({"uid"})
     columns = ("domain", "access", "php", "suspended", "uid")
     order = 30
     verbs = (
@@ -95,6 +96,9 @@ class Account(Noun):
         shard = (uid - around.setting("first_uid")) // around.setting("pools_per_shard")
         return spec | {"uid": uid, "gid": uid, "shard": shard}
 
+    def numbers(self, spec: Mapping[str, Any]) -> Mapping[str, int]:
+        return {"uid": spec["uid"]} if spec.get("uid") else {}
+
     def claims(self, name: str, spec: Spec) -> Iterable[Claim]:
         if spec["domain"]:
             yield Claim("domain", spec["domain"])
@@ -107,6 +111,11 @@ class Account(Noun):
     def ordered(self, spec: Spec, before: Spec) -> bool:
         # Only the storage node makes folders, and they must be there before a site shows them.
         return bool(spec["document_root"] != before["document_root"])
+
+    def destroys(self, spec: Spec | None, before: Spec | None) -> bool:
+        if spec is None or before is None:
+            return super().destroys(spec, before)
+        return bool(spec["suspended"] and not before["suspended"])
 
     def urgent(self, spec: Spec | None, applied: Mapping[str, Any] | None) -> bool:
         if spec is None or applied is None:

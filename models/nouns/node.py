@@ -76,16 +76,17 @@ class Node(Noun):
                 f"the roles of node {name} cannot be changed", hint=f"onehost node remove {name}, then add it"
             )
         if before and before["traffic"] == "active" and (spec is None or spec["traffic"] != "active"):
-            self._refuse_last(name, before, around)
+            self._refuse_last(name, before, around, is_removal=spec is None)
 
-    def _refuse_last(self, name: str, before: Spec, around: Surroundings) -> None:
+    def _refuse_last(self, name: str, before: Spec, around: Surroundings, *, is_removal: bool) -> None:
         others = [spec for other, spec in around.all("node").items() if other != name and spec["traffic"] == "active"]
         for service, wanted in sorted(around.all("virtual_service").items()):
             role = wanted["role"]
             if role in before["roles"] and not any(role in spec["roles"] for spec in others):
+                lost = f"; one that will not come back: onehost node remove {name} --lost" if is_removal else ""
                 raise Refused(
                     f"node {name} is the last active real server of virtual service {service}",
-                    hint="onehost node uncordon another node first",
+                    hint=f"onehost node uncordon another node first{lost}",
                 )
 
     def claims(self, name: str, spec: Spec) -> Iterable[Claim]:

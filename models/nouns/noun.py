@@ -87,6 +87,8 @@ class Noun:
     secret_fields: ClassVar[frozenset[str]] = frozenset()
     #: Fields that only the manager sets.
     manager_fields: ClassVar[frozenset[str]] = frozenset()
+    #: Kinds of the numbers that `numbers` finds, each given out once (uid).
+    number_kinds: ClassVar[frozenset[str]] = frozenset()
     verbs: ClassVar[Sequence[Verb]] = ()
     #: Columns of `list`, after the name.
     columns: ClassVar[Sequence[str]] = ()
@@ -114,6 +116,10 @@ class Noun:
         """The spec with what only the manager can give (uid, shard). Called after `check`."""
         return spec
 
+    def numbers(self, spec: Mapping[str, Any]) -> Mapping[str, int]:
+        """The given numbers that stand in a spec, by kind. Nodes remember the highest of each for a restored store."""
+        return {}
+
     def claims(self, name: str, spec: Spec) -> Iterable[Claim]:
         """What this spec must hold alone."""
         return ()
@@ -133,6 +139,14 @@ class Noun:
     def urgent(self, spec: Spec | None, applied: Mapping[str, Any] | None) -> bool:
         """Whether it must not wait behind others: a removal, a suspension, a password."""
         return spec is None
+
+    def destroys(self, spec: Spec | None, before: Spec | None) -> bool:
+        """Whether this change takes away what somebody uses: so many of them in an hour are held for a person."""
+        return spec is None and before is not None
+
+    def has_grace(self) -> bool:
+        """Whether the last stage of a removal waits out a grace time. Only where something comes before it."""
+        return len(self.stages()) > 1
 
     def split(self, spec: Spec) -> tuple[Spec, Spec]:
         """The spec without its secrets, and the secrets."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .engine import connect, reading, writing
+from .engine import connect, part, reading, retried, writing
 from .tables import (
     Action,
     Base,
@@ -40,6 +40,8 @@ __all__ = [
     "Seal",
     "Target",
     "connect",
+    "part",
     "reading",
+    "retried",
     "writing",
 ]

@@ -125,6 +125,19 @@ def begin(connection: Connection) -> None:
     connection.info.pop("digests", None)
 
 
+def kept(connection: Connection) -> _Pending | None:
+    """What a transaction has changed so far, to be put back if a part of it is taken back."""
+    pending: _Pending | None = connection.info.get("digests")
+    return pending and _Pending(dict(pending.sums), set(pending.gone))
+
+
+def put_back(connection: Connection, pending: _Pending | None) -> None:
+    """Forgets what a part of the transaction has changed that was taken back."""
+    connection.info.pop("digests", None)
+    if pending:
+        connection.info["digests"] = pending
+
+
 def before_commit(connection: Connection) -> None:
     """Part of `writing`: writes the sums."""
     if "digests" in connection.info:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import random
 import sqlite3
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.pool import QueuePool
 
 from ..errors import Unreachable
@@ -16,6 +18,12 @@ from . import bells, digests
 
 #: How long a writer waits for another one, in seconds.
 BUSY_SECONDS = 30
+#: PostgreSQL's words for a deadlock and for a transaction that cannot be put in any order.
+RACES = ("40P01", "40001")
+#: Whoever has lost a race waits up to this long, so that it does not meet the same one again.
+RACE_SECONDS = 0.05
+
+T = TypeVar("T")
 
 
 def connect(url: str) -> Engine:
@@ -66,11 +74,40 @@ def writing(engine: Engine) -> Iterator[Connection]:
 
 
 @contextmanager
+def part(connection: Connection) -> Iterator[None]:
+    """A part of a transaction of `writing` that is taken back by itself if it raises."""
+    kept = digests.kept(connection)
+    try:
+        with connection.begin_nested():
+            yield
+    except BaseException:
+        digests.put_back(connection, kept)
+        raise
+
+
+@contextmanager
 def reading(engine: Engine) -> Iterator[Connection]:
     """One consistent look at the store."""
     with _reached(engine), engine.connect() as connection, connection.begin():
         digests.begin(connection)
         yield connection
+
+
+def retried(transact: Callable[[], T]) -> T:
+    """Runs a whole transaction, again where another writer was quicker: all is read again, and fits or is refused."""
+    for last in (False, False, False, True):
+        try:
+            return transact()
+        except (IntegrityError, Unreachable) as error:
+            if last or not _is_race(error):
+                raise
+        time.sleep(random.random() * RACE_SECONDS)
+    raise AssertionError("the last try returns or raises")
+
+
+def _is_race(error: IntegrityError | Unreachable) -> bool:
+    cause = error if isinstance(error, IntegrityError) else error.__cause__
+    return isinstance(error, IntegrityError) or getattr(getattr(cause, "orig", None), "sqlstate", "") in RACES
 
 
 @contextmanager
@@ -87,4 +124,4 @@ def _reached(engine: Engine) -> Iterator[None]:
         raise
 
 
-__all__ = ["BUSY_SECONDS", "connect", "reading", "sqlite", "writing"]
+__all__ = ["BUSY_SECONDS", "connect", "part", "reading", "retried", "sqlite", "writing"]

@@ -13,6 +13,10 @@ from ..moment import Moment
 #: SQLite only counts up by itself in a column of type INTEGER.
 Number = BigInteger().with_variant(Integer, "sqlite")
 
+#: True of every event, and said by queries that go by time alone: to others a planner must not offer this index. It
+#: would read all of the time to find what is rare.
+BY_TIME = "kind <> ''"
+
 NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -143,8 +147,12 @@ class Job(Base):
     closed: Mapped[int] = mapped_column(default=0)
     #: Failed targets after which no further batch is opened; NULL: any number.
     max_fail: Mapped[int | None]
-    #: The last stage of a removal is not opened before: until then a cancel undoes all of it.
+    #: The last stage of a removal is not opened before: until then a cancel undoes all of it. NULL once it is open.
     grace_until_at: Mapped[datetime | None]
+    #: It removes or suspends something and was not held: these are what the hold counts.
+    destroys: Mapped[bool] = mapped_column(default=False, server_default=sql("false"))
+    #: The fields of a held wish as JSON, secrets among them, until it is released or ended.
+    held_wish: Mapped[bytes | None]
     submitted_at: Mapped[datetime]
     deadline_at: Mapped[datetime]
     ended_at: Mapped[datetime | None]
@@ -153,6 +161,10 @@ class Job(Base):
               postgresql_where=sql("ended_at IS NULL")),
         Index("ix_job_resource", "resource_id", "id"),
         Index("ix_job_kind", "kind", "id"),
+        Index("ix_job_grace", "grace_until_at", sqlite_where=sql("grace_until_at IS NOT NULL"),
+              postgresql_where=sql("grace_until_at IS NOT NULL")),
+        Index("ix_job_destroys", "actor", "submitted_at", sqlite_where=sql("destroys"),
+              postgresql_where=sql("destroys")),
         {"sqlite_autoincrement": True},
     )  # fmt: skip
 
@@ -260,9 +272,9 @@ class NodeStatus(Base):
     acked: Mapped[int] = mapped_column(default=0)
     #: The newest beat, as JSON: what the worker is doing, its version, what it holds.
     beat: Mapped[bytes | None]
-    #: The life of the store in which this node has said what its highest numbers are.
+    #: The life of the store in which this node has said what its highest numbers are; -1: new, nobody waits for it.
     reported: Mapped[int] = mapped_column(default=0, server_default="0")
-    #: Resource ids on the node that the store does not know, as JSON list.
+    #: What the node holds and no placement lists, as JSON list (producer/orphans.py).
     orphans: Mapped[bytes | None]
 
 
@@ -271,7 +283,7 @@ class Event(Base):
 
     __tablename__ = "event"
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
-    at: Mapped[datetime] = mapped_column(index=True)
+    at: Mapped[datetime]
     kind: Mapped[str] = mapped_column(String(80))
     actor: Mapped[str] = mapped_column(String(200))
     noun: Mapped[str | None] = mapped_column(String(40))
@@ -287,12 +299,14 @@ class Event(Base):
     body: Mapped[bytes]
     __table_args__ = (
         Index("uq_event_acknowledgement", "node_id", "epoch", "number", unique=True),
-        Index("ix_event_resource", "noun", "name", "id"),
-        Index("ix_event_node", "node", "id"),
-        Index("ix_event_actor", "actor", "id"),
-        Index("ix_event_kind", "kind", "id"),
-        Index("ix_event_job", "job_id", "id"),
-        Index("ix_event_outcome", "outcome", "id"),
+        # Each ends in the time: what it finds is in the order in which it is shown (producer/event_search.py).
+        Index("ix_event_at", "at", sqlite_where=sql(BY_TIME), postgresql_where=sql(BY_TIME)),
+        Index("ix_event_noun", "noun", "at"),
+        Index("ix_event_resource", "noun", "name", "at"),
+        Index("ix_event_node", "node", "at"),
+        Index("ix_event_actor", "actor", "at"),
+        Index("ix_event_kind", "kind", "outcome", "at"),
+        Index("ix_event_job", "job_id", "at"),
         {"sqlite_autoincrement": True},
     )
 

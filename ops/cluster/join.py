@@ -21,7 +21,8 @@ def write_joining(node: str, password: str, manager_address: str) -> None:
     folder = JOINING / node
     folder.mkdir(parents=True, mode=0o700, exist_ok=True)
     (folder / "worker.toml").write_text(
-        f'node = "{node}"\nbeat_seconds = 2.0\n\n[broker]\nhost = "{manager_address}"\nuser = "node-{node}"\n'
+        f'node = "{node}"\nbeat_seconds = 2.0\nmetrics_port = {settings.WORKER_METRICS_PORT}\n\n'
+        f'[broker]\nhost = "{manager_address}"\nuser = "node-{node}"\n'
     )
     (folder / "node.password").touch(mode=0o600)
     (folder / "node.password").write_text(password)
@@ -32,7 +33,10 @@ def main() -> None:
     if not settings.MANAGER_FILE.exists():
         settings.MANAGER_FILE.parent.mkdir(parents=True, exist_ok=True)
         settings.MANAGER_FILE.touch(mode=0o600)
-        settings.MANAGER_FILE.write_text('store = "sqlite:////var/lib/onehost/store.db"\noffline_after_seconds = 8.0\n')
+        settings.MANAGER_FILE.write_text(
+            'store = "sqlite:////var/lib/onehost/store.db"\noffline_after_seconds = 8.0\n'
+            f"relay_metrics_port = {settings.RELAY_METRICS_PORT}\naudit_metrics_port = {settings.AUDIT_METRICS_PORT}\n"
+        )
     config = settings.manager()
     migrations.upgrade(config.store)
     bootstrap.bootstrap(config, bootstrap.local_ctl)

@@ -17,7 +17,7 @@ from .processes import run_audit
 from .session import current
 
 if TYPE_CHECKING:
-    from ..query import EventFilter
+    from ..event_search import EventFilter
     from ..seal import Head
 
 #: What both databases can hold.
@@ -35,7 +35,7 @@ _FILTERS: list[click.Parameter] = [
 
 
 def _filter(values: dict[str, Any]) -> EventFilter:
-    from ..query import EventFilter
+    from ..event_search import EventFilter
 
     noun, name = resource_filter(values["resource"])
     plain = {key: values[key] for key in ("node", "actor", "kind", "outcome", "job_id")}

@@ -17,7 +17,7 @@ from .session import Session, current
 from .writing import How, print_difference, tell, write_options
 
 if TYPE_CHECKING:
-    from ..submit import Receipt, Wish
+    from ..wish import Receipt, Wish
 
 FILE_OPTION = click.Option(
     ["-f", "--file", "path"], required=True, metavar="FILE", help="YAML or JSON, one or many documents; - is stdin."
@@ -63,7 +63,7 @@ def _apply(path: str, no_broker: bool, **values: Any) -> int:
 
     session, how = current(), How.taken(values)
     wishes: list[Wish] = [
-        session.client.wish(each.noun, each.name, "apply", each.spec, reason=how.reason) for each in manifest.read(path)
+        session.client.wish(each.noun, each.name, "apply", each.spec, **how.said()) for each in manifest.read(path)
     ]
     receipts = session.client.submit(wishes, dry_run=how.dry_run)
     if how.dry_run:
@@ -112,6 +112,8 @@ def _sentences(receipts: list[Receipt], jobs: list[dict[str, Any]]) -> None:
             click.echo(follow.summary(became[receipt.job_id]))
         elif receipt.job_id is None:
             click.echo(f"{about}: unchanged")
+        elif receipt.held:
+            click.echo(follow.held(about, receipt.job_id))
         else:
             made = "made" if "resource" in receipt.difference else "changed"
             click.echo(f"{about}: {made} (job {receipt.job_id})")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -58,7 +59,7 @@ class Lines:
 
     def __call__(self, job: Mapping[str, Any]) -> None:
         for target in job["nodes"]:
-            text = word(target)
+            text = word(target, job)
             if self._said.get(target["node"]) != text:
                 self._said[target["node"]] = text
                 click.echo(f"{target['node']}: {text}", err=True)
@@ -89,13 +90,18 @@ class Live:
         for target in job["nodes"]:
             style = COLORS.get(target["state"], "") if self._color else ""
             lines.append(f"  {target['node']:<{width}}  ")
-            lines.append(word(target) + "\n", style=style)
+            lines.append(word(target, job) + "\n", style=style)
         self._live.update(lines)
 
 
-def word(target: Mapping[str, Any]) -> str:
+def word(target: Mapping[str, Any], job: Mapping[str, Any]) -> str:
     """Where one node stands: waiting, sent, applied in 0.4 s, failed: why."""
     state, reason = target["state"], target["reason"]
+    if state in _OPEN and target["node_paused"]:
+        return f"{state}, the node is paused"
+    last = max(each["stage"] for each in job["nodes"])
+    if state == states.Target.WAITING and job["grace_until_at"] and target["stage"] == last:
+        return grace(job["id"], job["grace_until_at"])
     if state in _OPEN and target["node_state"] == states.NodeState.OFFLINE:
         return f"{state}, the node is offline"
     if state in _OPEN and target["node_state"] == states.NodeState.NEW:
@@ -105,19 +111,38 @@ def word(target: Mapping[str, Any]) -> str:
     return f"{state}: {cell(reason)}" if reason else str(state)
 
 
+def grace(job_id: int, until: datetime) -> str:
+    """What somebody is told who removes something."""
+    at = until.astimezone(UTC).strftime("%H:%M:%SZ")
+    return f"waits until {at}; until then onehost job cancel {job_id} undoes everything"
+
+
+def held(about: str, job_id: int) -> str:
+    """What somebody is told whose wish is held."""
+    return (
+        f"{about}: job {job_id} is held, nothing is changed: too many removals and suspensions within an hour."
+        f"\n  do it: onehost job release {job_id}; drop it: onehost job cancel {job_id}"
+    )
+
+
 def summary(job: Mapping[str, Any]) -> str:
     """How a job stands, in one line."""
     about = f"{job['noun']} {job['name']}"
     if job.get("id") is None:
         return f"{about}: unchanged"
+    if job["state"] == states.Job.HELD:
+        return held(about, job["id"])
     text = f"{about}: {job['state']} on {job['applied']} of {job['targets']} nodes"
     if job["ended_at"] is not None:
         text += f" in {(job['ended_at'] - job['submitted_at']).total_seconds():.2f} s"
     waiting = [target["node"] for target in job["nodes"] if target["state"] in _OPEN]
-    if waiting and job["ended_at"] is None:
-        text += f"; still open: {', '.join(waiting)}"
+    if waiting:
+        expired = job["state"] == states.Job.EXPIRED
+        text += f"; {'not heard from in time' if expired else 'still open'}: {', '.join(waiting)}"
     failed = [f"{t['node']}: {cell(t['reason'])}" for t in job["nodes"] if t["state"] == states.Target.FAILED]
-    return f"{text} (job {job['id']})" + "".join(f"\n  {line}" for line in failed)
+    halted = next((t["reason"] for t in job["nodes"] if t["state"] == states.Target.HALTED), None)
+    why = [f"not begun on the rest: {cell(halted)}"] if halted else []
+    return f"{text} (job {job['id']})" + "".join(f"\n  {line}" for line in failed + why)
 
 
 def exit_code(session: Session, job: Mapping[str, Any]) -> int:

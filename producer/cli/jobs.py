@@ -7,7 +7,8 @@ from typing import Any
 import click
 
 from ...models import states
-from . import follow
+from . import cancelling, follow, many
+from .failures import Mistake
 from .groups import Command, Group
 from .moments import resource_filter
 from .output import emit, pairs, table
@@ -17,6 +18,7 @@ from .writing import How, tell, waiting_options, write_options
 #: What both databases can hold.
 _ANY_ID = click.IntRange(1, 2**63 - 1)
 _ID = click.Argument(["job_id"], type=_ANY_ID, metavar="ID")
+_REASON = click.Option(["--reason"], metavar="TEXT", help="Why, for the audit store.")
 
 
 def _list(state: str | None, kind: str | None, resource: str | None, actor: str | None, before: int | None,
@@ -48,6 +50,7 @@ def _write(session: Session, job: dict[str, Any]) -> None:
         "job": job["id"], "kind": job["kind"], "resource": f"{job['noun']}/{job['name']}",
         "generation": job["generation"], "state": job["state"], "asked by": f"{job['actor']} ({job['source']})",
         "reason": job["reason"], "submitted": job["submitted_at"], "ended": job["ended_at"], "seconds": took,
+        **_brakes(job),
     })  # fmt: skip
     click.echo()
     columns = ("node", "stage", "state", "seconds", "node is", "reason")
@@ -64,6 +67,18 @@ def _write(session: Session, job: dict[str, Any]) -> None:
         table(session, ("node", "difference"), changed)
 
 
+def _brakes(job: dict[str, Any]) -> dict[str, Any]:
+    """What keeps a job from going on, where something does."""
+    found: dict[str, Any] = {}
+    if job["state"] == states.Job.HELD:
+        found["held"] = f"nothing is changed. do it: onehost job release {job['id']}"
+    if job["grace_until_at"]:
+        found["last stage"] = follow.grace(job["id"], job["grace_until_at"])
+    if job["max_fail"] is not None:
+        found["halts after"] = f"more than {job['max_fail']} failed"
+    return found
+
+
 def _wait(job_id: int, **values: Any) -> int:
     session, how = current(), How.taken(values)
     session.client.job(job_id)
@@ -72,15 +87,52 @@ def _wait(job_id: int, **values: Any) -> int:
     return follow.exit_code(session, job)
 
 
-def _retry(job_id: int, **values: Any) -> int:
+def _retry(job_id: int | None, where: str | None, **values: Any) -> int:
     session, how = current(), How.taken(values)
-    more = {"reason": how.reason, "idempotency_key": how.idempotency_key}
-    return tell(session, session.client.retry(job_id, **more), how)
+    if where is not None:
+        return many.many(session, "retry", where, _for_many(job_id, how))
+    more = {name: value for name, value in how.said().items() if name != "if_generation"}
+    return tell(session, session.client.retry(_one(job_id, how), **more), how)
 
 
-def _cancel(job_id: int, **values: Any) -> int:
+def _cancel(job_id: int | None, where: str | None, **values: Any) -> int:
     session, how = current(), How.taken(values)
-    return tell(session, session.client.cancel(job_id, reason=how.reason), how)
+    if where is not None:
+        return many.many(session, "cancel", where, _for_many(job_id, how))
+    asked = _one(job_id, how)
+    receipt = session.client.cancel(asked, **how.said())
+    return tell(session, receipt, how, nodes=cancelling.undone(session.client.job(asked), receipt))
+
+
+def _release(job_id: int | None, where: str | None, **values: Any) -> int:
+    session, how = current(), How.taken(values)
+    if where is not None:
+        return many.many(session, "release", where, _for_many(job_id, how))
+    return tell(session, session.client.release(_one(job_id, how), reason=how.reason), how)
+
+
+def _one(job_id: int | None, how: How) -> int:
+    if job_id is None:
+        raise Mistake("give the ID of a job, or --where")
+    if how.yes is not None or how.dry_run:
+        raise Mistake("--yes and --dry-run belong to --where")
+    return job_id
+
+
+def _for_many(job_id: int | None, how: How) -> How:
+    alone = [f"--{name.replace('_', '-')}" for name in how.said() if name != "reason"]
+    if job_id is not None or alone or how.wait:
+        raise Mistake(f"--where goes with neither ID, --wait nor {', '.join(alone) or '--batch'}")
+    return how
+
+
+def _where_options(example: str) -> list[click.Parameter]:
+    """The options of a command that takes one job by its ID, or many by --where."""
+    return [
+        click.Option(["--where"], metavar="FILTER", help=f"Many jobs instead of one: {example}."),
+        click.Option(["--yes"], metavar="COUNT", help="With --where: how many jobs it is, instead of being asked."),
+        click.Option(["--dry-run"], is_flag=True, help="With --where: say how many jobs it is, and change nothing."),
+    ]
 
 
 _STATES = [state.value for state in states.Job]
@@ -100,8 +152,16 @@ job.add_command(Command("show", callback=_show, params=[_ID], example="job show 
                         help="A job with each of its nodes: stage, state, seconds, reason, phases."))  # fmt: skip
 job.add_command(Command("wait", callback=_wait, params=[_ID, *waiting_options()[1:]], example="job wait 12 --timeout 9",
                         help="Wait until every live node is done with a job."))  # fmt: skip
-job.add_command(Command("retry", callback=_retry, params=[_ID, *write_options(dry_run=False, generation=False)],
-                        help="Try the same again, as a new job.", example="job retry 12"))  # fmt: skip
+_SOME_ID = click.Argument(["job_id"], type=_ANY_ID, metavar="[ID]", required=False)
+job.add_command(Command("retry", callback=_retry, example="job retry 12",
+                        params=[_SOME_ID, *_where_options("state=failed,kind=account.*,node=web2,since=2h"),
+                                *write_options(dry_run=False, generation=False)],
+                        help="Try the same again, as a new job; with --where, what has ended badly."))  # fmt: skip
 job.add_command(Command("cancel", callback=_cancel, example="job cancel 12 --reason 'wrong domain'",
-                        params=[_ID, *write_options(dry_run=False, generation=False, key=False)],
-                        help="End a running job; what was wanted before it is wanted again."))  # fmt: skip
+                        params=[_SOME_ID, *_where_options("actor=panel:shop,kind=account.delete,since=10m"),
+                                *write_options(dry_run=False, generation=False, key=False)],
+                        help="End a running or held job; what was wanted before it is wanted again."))  # fmt: skip
+job.add_command(Command("release", callback=_release, example="job release 12 --reason 'they have left'",
+                        params=[_SOME_ID, *_where_options("actor=panel:shop,kind=account.delete"), _REASON,
+                                *waiting_options()],
+                        help="Begin a held job. Removals and suspensions beyond a limit per hour are held."))  # fmt: skip

@@ -1,4 +1,4 @@
-"""How times and resources are written in filters: 2026-11-24, 2026-11-24T10:00Z, 15m, 2h, 3d; account/alice."""
+"""How times, lengths of time and resources are written: 2026-11-24, 2026-11-24T10:00Z, 15m, 2h, 3d; account/alice."""
 
 from __future__ import annotations
 
@@ -23,6 +23,14 @@ def moment(text: str | None) -> datetime | None:
         return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
     except (ValueError, OverflowError):
         raise Invalid(f"{text!r} is no time", hint="2026-11-24, 2026-11-24T10:00Z, 15m, 2h or 3d") from None
+
+
+def duration(text: str) -> timedelta:
+    """How long: 30s, 10m, 2h, 1d or 1w; not 0. Raises Invalid."""
+    found = _AGO.fullmatch(text)
+    if found is None or not int(found[1]):
+        raise Invalid(f"{text!r} is no length of time", hint="30s, 10m, 2h or 1d")
+    return timedelta(**{_UNITS[found[2]]: int(found[1])})
 
 
 def resource_filter(text: str | None) -> tuple[str | None, str | None]:

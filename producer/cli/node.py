@@ -14,6 +14,7 @@ import click
 from ...models import names
 from ...models.errors import Invalid
 from ...models.nouns import Noun, Verb
+from ...models.settings import WORKER_METRICS_PORT
 from . import roads
 from .groups import Command
 from .output import tick
@@ -40,7 +41,17 @@ def options(noun: Noun, verb: Verb) -> list[click.Parameter]:
     """What a verb takes in addition because a node comes or goes by it."""
     if noun.name != "node" or not (verb.makes or verb.removes):
         return []
-    return [*(_file_options() if verb.makes else ()), no_broker_option()]
+    return [*(_file_options() if verb.makes else (_lost_option(),)), no_broker_option()]
+
+
+def _lost_option() -> click.Option:
+    text = "It will not come back: no rule keeps it, not even as the last active real server."
+    return click.Option(["--lost"], is_flag=True, help=text)
+
+
+def said(values: dict[str, Any]) -> dict[str, Any]:
+    """What a wish about a node says beside its spec."""
+    return {"lost": True} if values.get("lost") else {}
 
 
 def after(session: Session, name: str, values: dict[str, Any]) -> Callable[[], None]:
@@ -80,7 +91,8 @@ def hand_over(session: Session, name: str, path: Path, host: str | None, passwor
     values = {"host": host, "port": broker.port, "vhost": broker.vhost, "user": routing.node_user(name),
               "password_file": password_file or str(beside)}  # fmt: skip
     # A JSON string is a TOML string.
-    lines = [f"node = {json.dumps(name)}", "", "[broker]", *(f"{key} = {json.dumps(v)}" for key, v in values.items())]
+    top = [f"node = {json.dumps(name)}", f"metrics_port = {WORKER_METRICS_PORT}"]
+    lines = [*top, "", "[broker]", *(f"{key} = {json.dumps(v)}" for key, v in values.items())]
     try:
         write_atomically(beside, f"{nodes.credentials(session.client.engine, name)}\n".encode(), mode=0o600)
         write_atomically(path.absolute(), "\n".join([*lines, ""]).encode(), mode=0o644)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ...models.nouns import Noun, Verb
-from . import given, node
+from . import brakes, given, node, orphans
 from .groups import Command, Group
 from .output import emit, pairs, table
 from .session import Session, current
@@ -29,7 +29,8 @@ def noun_group(noun: Noun) -> Group:
     group.add_command(_list_command(noun, word))
     group.add_command(_show_command(noun, word))
     if noun.name == "node":
-        group.add_command(node.credentials)
+        for command in (node.credentials, orphans.orphans, brakes.pause_node, brakes.resume_node):
+            group.add_command(command)
     return group
 
 
@@ -42,6 +43,8 @@ def _verb_command(noun: Noun, verb: Verb, word: str) -> Command:
         after = node.after(session, name, values) if own else None
         only_password = len(verb.options) == 1 and verb.options[0].kind == "password"
         fields = given.fields(verb.options, values, must_ask=only_password)
+        if own:
+            fields |= node.said(values)
         if verb.options and not (verb.makes or verb.fixed):
             flags = ["--" + option.field.replace("_", "-") for option in verb.options]
             needs_something(fields, flags, f"onehost {word} {verb.name}")

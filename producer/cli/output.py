@@ -18,7 +18,7 @@ COLORS = {
     "applied": "green", "online": "green", "active": "green", "yes": "", "running": "cyan", "sent": "cyan",
     "waiting": "yellow", "new": "yellow", "unsynced": "yellow", "cordoned": "yellow", "drained": "yellow",
     "superseded": "yellow", "cancelled": "yellow", "lost": "yellow", "partial": "red", "failed": "red",
-    "halted": "red", "expired": "red", "offline": "red",
+    "halted": "red", "expired": "red", "offline": "red", "held": "yellow",
 }  # fmt: skip
 
 

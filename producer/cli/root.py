@@ -23,11 +23,18 @@ RESOURCES = {
 RECORDS = {
     "status": ("status", "status", "One sentence on how the cluster is; its nodes."),
     "job": ("jobs", "job", "What became of wishes."),
+    "dead": ("dead", "dead", "Messages that nobody could take in."),
     "audit": ("audit", "audit", "Who did what, when, on which node; proof of it."),
+}
+BRAKES = {
+    "pause": ("brakes", "pause", "Stop every node between two rounds; wishes wait."),
+    "resume": ("brakes", "resume", "Let them go on."),
 }
 MANAGER = {
     "init": ("setup", "init", "Set up this machine as the manager."),
     "db": ("setup", "db", "The store's tables."),
+    "backup": ("backup", "backup", "The store in one file, while everything runs."),
+    "restore": ("backup", "restore", "That file back, as a new life of the store."),
     "broker": ("broker", "broker", "Exchanges, queues, users and rights on RabbitMQ."),
     "relay": ("processes", "relay", "The process that sends what waits."),
     "worker": ("processes", "worker", "The process of a node."),
@@ -54,7 +61,8 @@ class Root(Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         first = [(name, _first_sentence(noun)) for name, noun in zip(noun_names(), nouns.nouns().values(), strict=True)]
-        sections = {"Resources": RESOURCES, "Records": RECORDS, "The manager": MANAGER, "This program": PROGRAM}
+        sections = {"Resources": RESOURCES, "Records": RECORDS, "Brakes": BRAKES, "The manager": MANAGER,
+                    "This program": PROGRAM}  # fmt: skip
         for title, late in sections.items():
             with formatter.section(title):
                 formatter.write_dl((first if late is RESOURCES else []) + self.rows(ctx, list(late)))
@@ -93,7 +101,7 @@ root = Root(
     "onehost",
     callback=_begin,
     params=global_options(hidden=False),
-    late=RESOURCES | RECORDS | MANAGER | PROGRAM,
+    late=RESOURCES | RECORDS | BRAKES | MANAGER | PROGRAM,
     no_args_is_help=True,
     help="A rack of Linux servers as one virtual web host.\n\nExit codes: 0 done, 1 failed on some node, 2 usage, "
     "3 refused, 4 not found, 5 conflict, 6 timeout (the job goes on), 7 store or broker out of reach.",

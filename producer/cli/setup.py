@@ -90,6 +90,7 @@ def _write_settings(path: Path, values: dict[str, Any]) -> None:
 
     if "broker.host" in values and "management" not in values:
         values["management"] = f"http://{values['broker.host']}:15672"
+    values |= {"relay_metrics_port": settings.RELAY_METRICS_PORT, "audit_metrics_port": settings.AUDIT_METRICS_PORT}
     # A JSON string or number is TOML's, too.
     top = [f"{name} = {json.dumps(value)}" for name, value in values.items() if "." not in name]
     below = [f"{name.partition('.')[2]} = {json.dumps(value)}" for name, value in values.items() if "." in name]

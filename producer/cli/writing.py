@@ -5,18 +5,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.termui import prompt
 
-from ...models.errors import Refused, TimedOut
+from ...models.errors import Invalid, Refused, TimedOut
 from .failures import Mistake
+from .moments import duration
 from .output import as_json, cell, emit
 from .session import Session, is_terminal
 
 if TYPE_CHECKING:
-    from ..submit import Receipt
+    from ..wish import Receipt
 
 #: How long a write waits, in seconds, unless --timeout says otherwise.
 WAIT_SECONDS = 60.0
@@ -37,7 +39,23 @@ class _Seconds(click.ParamType[float]):
         return found
 
 
+class _Duration(click.ParamType[timedelta]):
+    """30s, 10m, 2h, 1d; a year at most."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        try:
+            found = duration(str(value))
+        except Invalid as error:
+            self.fail(f"{error.what}; {error.hint}", param, ctx)
+        if found > timedelta(days=366):
+            self.fail(f"{value!r} is more than a year", param, ctx)
+        return found
+
+
 SECONDS = _Seconds()
+DURATION = _Duration()
 
 
 @dataclass(frozen=True)
@@ -52,6 +70,9 @@ class How:
     reason: str | None = None
     if_generation: int | None = None
     idempotency_key: str | None = None
+    deadline: timedelta | None = None
+    batch: str | None = None
+    max_fail: int | None = None
     yes: str | None = None
 
     @classmethod
@@ -70,7 +91,8 @@ class How:
 
     def said(self) -> dict[str, Any]:
         """What the client takes along with a wish."""
-        return {"reason": self.reason, "if_generation": self.if_generation, "idempotency_key": self.idempotency_key}
+        names = ("reason", "if_generation", "idempotency_key", "deadline", "batch", "max_fail")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
 def waiting_options() -> list[click.Parameter]:
@@ -91,6 +113,7 @@ def write_options(
     if dry_run:
         made.append(click.Option(["--dry-run"], is_flag=True, help="Say what would change, and change nothing."))
     made.append(click.Option(["--reason"], metavar="TEXT", help="Why, for the audit store."))
+    made += _way_options()
     if generation:
         help_text = "Refuse unless the resource is at this generation; 0: unless it does not exist."
         made.append(click.Option(["--if-generation"], type=click.IntRange(0), metavar="N", help=help_text))
@@ -100,6 +123,17 @@ def write_options(
     if asks:
         made.append(click.Option(["--yes"], metavar="NAME", help="The name again, instead of being asked for it."))
     return made
+
+
+def _way_options() -> list[click.Parameter]:
+    """How a job is to go its way."""
+    batch_help = "Change so many nodes at a time, or such a share of them; the next ones when these are done."
+    fail_help = "Open no further stage once more nodes than this have failed; 0 with --batch."
+    return [
+        click.Option(["--deadline"], type=DURATION, metavar="TIME", help="How long the job counts: 30s, 10m, 2h; 1d."),
+        click.Option(["--batch"], metavar="N|N%", help=batch_help),
+        click.Option(["--max-fail"], type=click.IntRange(0), metavar="K", help=fail_help),
+    ]
 
 
 def confirm(what: str, name: str, how: How) -> None:
@@ -114,8 +148,8 @@ def confirm(what: str, name: str, how: How) -> None:
         raise Refused("the name is another one; nothing was changed")
 
 
-def tell(session: Session, receipt: Receipt, how: How) -> int:
-    """Tells what a wish became, waiting if asked to. Gives the exit code."""
+def tell(session: Session, receipt: Receipt, how: How, nodes: Mapping[str, str] | None = None) -> int:
+    """Tells what a wish became, waiting if asked to; `nodes`: what it means on each. Gives the exit code."""
     from . import follow
 
     about = f"{receipt.noun} {receipt.name}"
@@ -125,7 +159,9 @@ def tell(session: Session, receipt: Receipt, how: How) -> int:
             job = follow.follow(session, receipt.job_id, how.timeout, everyone=how.everyone)
         except TimedOut as error:
             job, late = session.client.job(receipt.job_id), error
-    emit(session, {"receipt": receipt, "job": job}, lambda: click.echo(_sentence(about, receipt, job)))
+    data = {"receipt": receipt, "job": job} | ({"nodes": dict(nodes)} if nodes is not None else {})
+    lines = [f"  {node}: {text}" for node, text in (nodes or {}).items()]
+    emit(session, data, lambda: click.echo("\n".join([_sentence(about, receipt, job), *lines])))
     if late:
         raise late
     return follow.exit_code(session, job) if job else 0
@@ -136,6 +172,10 @@ def tell_dry_run(session: Session, receipt: Receipt, nodes: Mapping[str, Any]) -
 
     def show() -> None:
         print_difference(f"{receipt.noun} {receipt.name}", receipt.difference)
+        if receipt.held:
+            click.echo(
+                "  it would be held for a person: the limit of removals and suspensions within an hour is reached"
+            )
         for node, said in nodes.items():
             found = ", ".join(f"{part}: {cell(text)}" for part, text in said.get("difference", {}).items())
             click.echo(f"  on {node}: {said.get('reason') or found or 'nothing would change'}")
@@ -146,10 +186,16 @@ def tell_dry_run(session: Session, receipt: Receipt, nodes: Mapping[str, Any]) -
 def _sentence(about: str, receipt: Receipt, job: Mapping[str, Any] | None) -> str:
     from . import follow
 
+    if receipt.dropped is not None:
+        return f"{about}: job {receipt.dropped} is cancelled; it was held, so nothing had been changed"
     if receipt.job_id is None:
         return f"{about}: unchanged"
+    if receipt.held:
+        return follow.held(about, receipt.job_id)
     if job is not None:
         return follow.summary(job)
+    if receipt.grace_until_at is not None:
+        return f"{about}: job {receipt.job_id} {follow.grace(receipt.job_id, receipt.grace_until_at)}"
     nodes = f"for {receipt.targets} node" + ("" if receipt.targets == 1 else "s")
     return f"{about}: job {receipt.job_id} {nodes} (onehost job wait {receipt.job_id})"
 

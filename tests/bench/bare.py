@@ -22,16 +22,21 @@ from typing import Any
 import bare_store
 import pika
 
-VHOST, JOBS, ACKS = "bare", "bare.jobs", "bare.audit"
+VHOST, USER, JOBS, ACKS = "bare", "bare", "bare.jobs", "bare.audit"
 WINDOW = 500
+
+
+def where(port: int) -> pika.ConnectionParameters:
+    """How the reference reaches the broker."""
+    who = pika.PlainCredentials(USER, USER)
+    return pika.ConnectionParameters(port=port, virtual_host=VHOST, credentials=who, heartbeat=60)
 
 
 class Link:
     """One connection; what arrives is gathered into batches, what is sent is confirmed in a window."""
 
     def __init__(self, port: int) -> None:
-        where = pika.ConnectionParameters(port=port, virtual_host=VHOST, heartbeat=60)
-        self.connection = pika.BlockingConnection(where)
+        self.connection = pika.BlockingConnection(where(port))
         self.channel = self.connection.channel()
         self.out = self.connection.channel()
         self.flight: set[int] = set()
@@ -47,15 +52,18 @@ class Link:
 
     def publish(self, exchange: str, letters: Sequence[tuple[str, bytes]]) -> None:
         how = pika.BasicProperties(delivery_mode=2, content_type="application/json", message_id="x", type="account.set",
-                                   user_id="guest", timestamp=int(time.time()))  # fmt: skip
+                                   user_id=USER, timestamp=int(time.time()))  # fmt: skip
         for key, body in letters:
-            while len(self.flight) >= WINDOW:
-                self.connection.process_data_events(1.0)
+            if len(self.flight) >= WINDOW:
+                self._read_until(lambda: len(self.flight) < WINDOW)
             self.tag += 1
             self.flight.add(self.tag)
             self.out.basic_publish(exchange, key, body, how, mandatory=True)
-        while self.flight:
-            self.connection.process_data_events(1.0)
+        self._read_until(lambda: not self.flight)
+
+    def _read_until(self, is_true: Callable[[], bool]) -> None:
+        # process_data_events() would sleep through a confirmation: it wakes for deliveries alone.
+        self.connection._flush_output(is_true)
 
     def consume(self, queue: str, prefetch: int) -> None:
         self.channel.basic_qos(prefetch_count=prefetch)

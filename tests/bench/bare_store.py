@@ -5,6 +5,7 @@ No audit trail but one row for each acknowledgement, no stages, no claims, no ch
 
 from __future__ import annotations
 
+import socket
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
@@ -137,6 +138,8 @@ class SQLite:
             self.db.execute("INSERT INTO job (resource_id, generation, targets) VALUES (?, ?, ?)", (r, g, done.rowcount))
             self.db.execute("INSERT INTO event (body) VALUES (?)", (payload(r, g),))
         self.db.execute("COMMIT")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as bell:
+            bell.sendto(b"1", str(self.bell))
 
     def waiting(self) -> list[Any]:
         return self.db.execute(

@@ -21,7 +21,7 @@ from onehost.models import settings
 from onehost.models.errors import Unreachable
 from onehost.models.store import bells, writing
 from onehost.producer import Onehost, nodes
-from onehost.producer.audit import Audit
+from onehost.producer.audit import QUEUES, Audit
 from onehost.producer.main import Duties
 from onehost.producer.presence import Presence
 from onehost.producer.relay import Relay
@@ -94,7 +94,7 @@ class Cluster:
 
     def __init__(self, broker: Any, store: str, folder: Path, **more: Any) -> None:
         self.folder = folder
-        more = {"store": store, "offline_after_seconds": OFFLINE_SECONDS} | more
+        more = {"store": store, "offline_after_seconds": OFFLINE_SECONDS, "grace_seconds": 0} | more
         self.settings: settings.Manager = replace(broker.settings(folder), **more)
         migrations.upgrade(store)
         bootstrap.bootstrap(self.settings, lambda arguments, stdin: broker.ctl(arguments, stdin))
@@ -118,18 +118,24 @@ class Cluster:
             engine, publisher, lambda: [str(s) for s in apply.synchronise(self.settings, nodes.hashes(engine))]
         )
         self.presence = Presence(self.settings.offline_after_seconds)
-        queues = [routing.AUDIT_QUEUE, routing.BEAT_QUEUE]
-        consumer = Consumer(self.settings.as_user("audit"), queues, Audit(engine, self.presence).store, prefetch=1000,
+        consumer = Consumer(self.settings.as_user("audit"), QUEUES, Audit(engine, self.presence).store, prefetch=1000,
                             on_state=lambda text: print("audit:", text), idle_seconds=0.1)  # fmt: skip
         self.processes["relay"] = Process(relay.run)
         self.processes["audit"] = Process(consumer.run)
         self.processes["duties"] = Process(Duties(engine, self.presence).run)
 
+    def restart_relay(self) -> None:
+        """Ends the relay's loop; the next one knows nothing but the store."""
+        self.processes["relay"].stop_event.set()
+        with writing(self.onehost.engine) as connection:
+            bells.ring(connection, bells.RELAY)
+        self.processes.pop("relay").stop()
+        publisher = Publisher(self.settings.as_user("relay"), routing.JOBS)
+        self.processes["relay"] = Process(Relay(self.onehost.engine, publisher).run)
+
     def start_worker(self, name: str) -> None:
-        broker = self.settings.broker
-        own = settings.Broker(
-            broker.host, broker.port, broker.vhost, routing.node_user(name), self.folder / f"{name}.password"
-        )
+        user, password_file = routing.node_user(name), self.folder / f"{name}.password"
+        own = replace(self.settings.broker, user=user, password_file=password_file)
         config = settings.Worker(name, own, self.folder / f"{name}.ledger", beat_seconds=0.5, hello_seconds=3.0)
 
         def run(stop: threading.Event) -> None:

@@ -15,7 +15,7 @@ from onehost.models import settings, wire
 from onehost.models.digest import Digest
 from onehost.models.moment import now
 from onehost.models.store import Base, Claim, NodeStatus, Placement, Resource, digests, reading, writing
-from onehost.producer import Onehost, relay, stages
+from onehost.producer import Onehost, pause, relay, stages
 from onehost.producer.audit import Audit
 from onehost.producer.membership import nodes
 from onehost.producer.presence import Presence
@@ -28,7 +28,9 @@ class Store:
     """One manager, its store migrated already."""
 
     def __init__(self, url: str, folder: Path) -> None:
-        self.onehost = Onehost(settings.Manager(store=url, secrets=folder / "secrets"), actor="test")
+        # Without brakes, unless a test asks for them.
+        config = settings.Manager(store=url, secrets=folder / "secrets", grace_seconds=0, held_beyond_per_hour=0)
+        self.onehost = Onehost(config, actor="test")
         self.engine = self.onehost.engine
         self.audit = Audit(self.engine, Presence(15.0))
         self.numbers: dict[str, int] = {}
@@ -94,6 +96,12 @@ class Store:
         """Every placement that waits to be sent, but those of nodes, as its node would read it."""
         with reading(self.engine) as connection:
             waiting = relay._placements(connection, nodes(connection))
+        return [each for each in (wire.decode(each.letter.body) for each in waiting) if each["noun"] != "node"]
+
+    def sendable(self) -> list[wire.Letter]:
+        """The same, without what is for a paused node."""
+        with reading(self.engine) as connection:
+            waiting = relay._placements(connection, nodes(connection), pause.paused(connection))
         return [each for each in (wire.decode(each.letter.body) for each in waiting) if each["noun"] != "node"]
 
     # ---- looking

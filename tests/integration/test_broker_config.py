@@ -85,7 +85,7 @@ def test_everything_is_there_and_guest_is_gone(cluster: Cluster) -> None:
     said = cluster.rabbitmq.ctl(["-q", "-p", "onehost", "list_queues", "name", "type", "policy", "--no-table-headers"])
     assert {tuple(line.split()) for line in said.splitlines()} == {
         ("onehost.audit", "quorum", "onehost.audit"),
-        ("onehost.beat", "classic", "onehost.beat"),
+        ("onehost.beat", "quorum", "onehost.beat"),
         ("onehost.dead", "quorum", "onehost.dead"),
         ("onehost.node.web1", "quorum", "onehost.node"),
         ("onehost.node.web2", "quorum", "onehost.node"),

@@ -295,7 +295,8 @@ def test_init_and_nodes_on_a_real_broker(rabbitmq: Any, tmp_path: Path) -> None:
 @pytest.mark.broker
 def test_waiting_for_real_nodes(cluster: Cluster, tmp_path: Path) -> None:
     onehost = CommandLine(tmp_path)
-    onehost.config.write_text(f'store = "{cluster.settings.store}"\n')
+    names = ("store", "management", "secrets")
+    onehost.config.write_text("".join(f'{name} = "{getattr(cluster.settings, name)}"\n' for name in names))
     done = onehost.run("account", "create", "alice", "--wait", "--timeout", "20")
     assert done.exit_code == 0, done.output
     assert re.search(r"account alice: applied on 4 of 4 nodes in [0-9.]+ s \(job \d+\)", done.stdout)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -20,7 +19,8 @@ from onehost.broker_config.management import Management
 from onehost.broker_config.publisher import Letter, Publisher
 from onehost.producer import EventFilter
 
-from ..conftest import RabbitMQ, _free_ports
+from ..services.rabbitmq import private_rabbitmq
+from .agreement import agree, is_settled
 from .conftest import Cluster, Process, running, wait_until
 
 #: Silence after which a node is offline in these tests, in seconds; its beats come each half second.
@@ -34,51 +34,25 @@ def small(rabbitmq: Any, tmp_path: Path) -> Iterator[Cluster]:
         yield made
 
 
-def is_settled(cluster: Cluster) -> bool:
-    status = cluster.onehost.status()
-    return bool(not status["placements_open"] and not status["jobs_running"])
-
-
-def agree(cluster: Cluster) -> None:
-    """Every node holds what the store wants, and the audit store holds together."""
-    wanted = {row["name"]: row for row in cluster.onehost.list("account")}
-    for name, recorders in cluster.recorders.items():
-        state = recorders["account"].state
-        assert state.keys() == wanted.keys(), name
-        for account, (held, spec) in state.items():
-            assert held == wanted[account]["id"]
-            assert {key: value for key, value in spec.items() if key != "password_hash"} == wanted[account]["spec"]
-    for name, recorders in cluster.recorders.items():
-        changes = recorders["account"].changes
-        assert len(changes) == len(set(changes)), f"{name} changed a generation twice"
-    wait_until(lambda: cluster.onehost.status()["unsealed"] == 0)
-    assert cluster.onehost.verify().problem == ""
-
-
 # ---- the broker
 
 
 def test_a_broker_that_loses_everything_under_load(store_url: str, tmp_path: Path) -> None:
-    broker = RabbitMQ(Path(tempfile.mkdtemp(prefix="onehost-rabbitmq-")), *_free_ports(4))
-    try:
+    with private_rabbitmq() as broker, running(broker, store_url, tmp_path) as cluster:
+        load = threading.Thread(target=work, args=(cluster,))
+        load.start()
+        wait_until(lambda: len(cluster.recorders["web1"]["account"].changes) >= 5)
+        broker.stop(signal.SIGKILL)
+        broker.wipe()
+        time.sleep(0.5)
+        # As `onehost broker apply` has written them: what the broker of a real manager loads at boot.
+        broker.extra_configuration = [f"load_definitions = {cluster.settings.definitions}"]
         broker.start()
-        with running(broker, store_url, tmp_path) as cluster:
-            load = threading.Thread(target=work, args=(cluster,))
-            load.start()
-            wait_until(lambda: len(cluster.recorders["web1"]["account"].changes) >= 5)
-            broker.stop(signal.SIGKILL)
-            broker.wipe()
-            time.sleep(0.5)
-            # As `onehost broker apply` has written them: what the broker of a real manager loads at boot.
-            broker.extra_configuration = [f"load_definitions = {cluster.settings.definitions}"]
-            broker.start()
-            load.join(60)
-            wait_until(lambda: is_settled(cluster), 60)
-            agree(cluster)
-            states = {job["state"] for job in cluster.onehost.jobs(limit=1000)}
-            assert states <= {"applied", "superseded"}, states
-    finally:
-        broker.close()
+        load.join(60)
+        wait_until(lambda: is_settled(cluster), 60)
+        agree(cluster)
+        states = {job["state"] for job in cluster.onehost.jobs(limit=1000)}
+        assert states <= {"applied", "superseded"}, states
 
 
 def work(cluster: Cluster) -> None:

@@ -10,6 +10,26 @@ from alembic import op
 #: SQLite only counts up by itself in a column of type INTEGER.
 NUMBER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
+#: Of the brakes: what is due, and what counts for the hold.
+JOB_INDEXES = (
+    ("ix_job_grace", ["grace_until_at"], "grace_until_at IS NOT NULL"),
+    ("ix_job_destroys", ["actor", "submitted_at"], "destroys"),
+)
+
+#: By name the columns of an index of events, as it was and as it is now.
+EVENT_INDEXES = {
+    "ix_event_at": (["at"], ["at"]),
+    "ix_event_resource": (["noun", "name", "id"], ["noun", "name", "at"]),
+    "ix_event_node": (["node", "id"], ["node", "at"]),
+    "ix_event_actor": (["actor", "id"], ["actor", "at"]),
+    "ix_event_kind": (["kind", "id"], ["kind", "outcome", "at"]),
+    "ix_event_job": (["job_id", "id"], ["job_id", "at"]),
+    "ix_event_outcome": (["outcome", "id"], None),
+    "ix_event_noun": (None, ["noun", "at"]),
+}
+#: True of every event: only a query that says so uses the index that has it (producer/event_search.py).
+EVENTS_BY_TIME = "kind <> ''"
+
 revision = "0002"
 down_revision = "0001"
 branch_labels = None
@@ -56,6 +76,10 @@ def upgrade() -> None:
     with op.batch_alter_table("job", schema=None) as batch_op:
         batch_op.add_column(sa.Column("max_fail", NUMBER, nullable=True))
         batch_op.add_column(sa.Column("grace_until_at", sa.BigInteger(), nullable=True))
+        batch_op.add_column(sa.Column("destroys", sa.Boolean(), server_default=sa.text("false"), nullable=False))
+        batch_op.add_column(sa.Column("held_wish", sa.LargeBinary(), nullable=True))
+        for name, columns, where in JOB_INDEXES:
+            batch_op.create_index(name, columns, sqlite_where=sa.text(where), postgresql_where=sa.text(where))
     with op.batch_alter_table("action", schema=None, table_kwargs={"sqlite_autoincrement": True}) as batch_op:
         batch_op.add_column(sa.Column("job_id", NUMBER, nullable=True))
         batch_op.add_column(sa.Column("expires_at", sa.BigInteger(), nullable=True))
@@ -64,7 +88,17 @@ def upgrade() -> None:
     with op.batch_alter_table("node_status", schema=None) as batch_op:
         batch_op.add_column(sa.Column("reported", NUMBER, server_default="0", nullable=False))
         batch_op.add_column(sa.Column("orphans", sa.LargeBinary(), nullable=True))
+    _index_events(0, 1)
     _sum_up()
+
+
+def _index_events(old: int, new: int) -> None:
+    for name, columns in EVENT_INDEXES.items():
+        if columns[old]:
+            op.drop_index(name, "event")
+        if made := columns[new]:
+            where = sa.text(EVENTS_BY_TIME) if new and name == "ix_event_at" else None
+            op.create_index(name, "event", made, sqlite_where=where, postgresql_where=where)
 
 
 def _sum_up() -> None:
@@ -85,6 +119,7 @@ def _sum_up() -> None:
 
 
 def downgrade() -> None:
+    _index_events(1, 0)
     with op.batch_alter_table("node_status", schema=None) as batch_op:
         batch_op.drop_column("orphans")
         batch_op.drop_column("reported")
@@ -94,6 +129,10 @@ def downgrade() -> None:
         batch_op.drop_column("expires_at")
         batch_op.drop_column("job_id")
     with op.batch_alter_table("job", schema=None) as batch_op:
+        for name, _, _ in JOB_INDEXES:
+            batch_op.drop_index(name)
+        batch_op.drop_column("held_wish")
+        batch_op.drop_column("destroys")
         batch_op.drop_column("grace_until_at")
         batch_op.drop_column("max_fail")
     op.drop_table("dead")

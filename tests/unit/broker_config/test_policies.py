@@ -18,9 +18,9 @@ def test_every_queue_has_exactly_one_policy(version: Version) -> None:
     for queue in topology(["web1", "audit"]).queues:
         fitting = [policy for policy in policies(version) if re.search(policy.pattern, queue.name)]
         assert len(fitting) == 1, queue.name
-        kind = queue.arguments["x-queue-type"]
-        assert fitting[0].apply_to == ("queues" if version < (4, 0) else f"{kind}_queues")
-        assert ("delivery-limit" in fitting[0].definition) == (kind == "quorum")
+        assert queue.arguments["x-queue-type"] == "quorum"
+        assert fitting[0].apply_to == ("queues" if version < (4, 0) else "quorum_queues")
+        assert "delivery-limit" in fitting[0].definition
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -51,3 +51,24 @@ def test_a_secret_that_others_can_read_is_none(tmp_path: Path) -> None:
     assert "planted" not in str(caught.value)
     file.chmod(0o600)
     assert settings.Broker(password_file=file).password() == "planted"
+
+
+def test_brokers_are_tried_in_turn_and_none_is_forgotten() -> None:
+    first = settings.Broker("mq1", 5673, user="relay", fallbacks=("mq2", "10.0.0.3:5674", "[fd00::4]:5675"))
+    seen = []
+    broker = first
+    for _ in range(5):
+        seen.append((broker.host, broker.port))
+        assert (broker.user, len(broker.fallbacks)) == ("relay", 3)
+        broker = broker.rotated()
+    assert seen == [("mq1", 5673), ("mq2", 5673), ("10.0.0.3", 5674), ("fd00::4", 5675), ("mq1", 5673)]
+    alone = settings.Broker()
+    assert alone.rotated() is alone
+
+
+@pytest.mark.parametrize("fallbacks", ['["mq:port"]', '["a@mq"]', '["mq:5672/x"]', '[""]', '"mq2"', "[5672]"])
+def test_a_fallback_is_a_host_and_a_port(tmp_path: Path, fallbacks: str) -> None:
+    file = tmp_path / "worker.toml"
+    file.write_text(f"[broker]\nfallbacks = {fallbacks}\n")
+    with pytest.raises(Invalid):
+        settings.worker(file, {})

@@ -294,10 +294,12 @@ def test_what_is_unknown_to_the_store_is_dropped_unless_it_was_applied(ledger: L
     assert [row[0] for row in ledger.rows(range(256))] == [1] and ledger.digest.text() == recomputed(ledger)
 
 
-def test_holds(ledger: Ledger) -> None:
+def test_what_has_not_arrived_is_lacking(ledger: Ledger) -> None:
     ledger.store([letter(1, 5)])
-    assert ledger.holds({}) and ledger.holds({1: 5}) and ledger.holds({1: 4})
-    assert not ledger.holds({1: 6}) and not ledger.holds({1: 5, 2: 1})
+    assert ledger.lacking({}) == ledger.lacking({1: 5}) == ledger.lacking({1: 4}) == {}
+    assert ledger.lacking({1: 6}) == {1: 6} and 2 in ledger.lacking({1: 5, 2: 1})
+    ledger.store([letter(2, 1)])
+    assert ledger.lacking({1: 6, 2: 1}) == {1: 6}
 
 
 STEPS = some.lists(

@@ -1,10 +1,10 @@
-"""How things are written: times in filters, cells, sentences about jobs, the verdict, guarded CSV, errors."""
+"""How things are written: times in filters, cells, sentences about jobs, guarded CSV, errors."""
 
 from __future__ import annotations
 
 import csv
 import io
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onehost.models.errors import Conflict, Invalid, TimedOut
-from onehost.producer.cli import export, failures, follow, moments, output, status
+from onehost.producer.cli import export, failures, follow, moments, output
 from onehost.producer.cli.session import Session
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -66,7 +66,8 @@ def test_cells() -> None:
 
 
 def target(state: str, **more: Any) -> dict[str, Any]:
-    return {"node": "web1", "state": state, "node_state": "online", "reason": None, "seconds": None} | more
+    known = {"node": "web1", "stage": 1, "state": state, "node_state": "online", "node_paused": False, "reason": None}
+    return known | {"seconds": None} | more
 
 
 @pytest.mark.parametrize(
@@ -79,10 +80,13 @@ def target(state: str, **more: Any) -> dict[str, Any]:
         (target("applied", seconds=0.42), "applied in 0.4 s"),
         (target("failed", reason="disk\nfull"), "failed: disk full"),
         (target("sent", reason="tries again"), "sent: tries again"),
+        (target("sent", node_paused=True), "sent, the node is paused"),
+        (target("waiting", stage=2), "waits until 12:00:30Z; until then onehost job cancel 12 undoes everything"),
     ],
 )
 def test_a_word_about_a_node(one: dict[str, Any], expected: str) -> None:
-    assert follow.word(one) == expected
+    until = datetime(2026, 11, 24, 12, 0, 30, tzinfo=UTC) if one["stage"] == 2 else None
+    assert follow.word(one, {"id": 12, "nodes": [one], "grace_until_at": until}) == expected
 
 
 @pytest.mark.parametrize(
@@ -103,33 +107,6 @@ def test_a_word_about_a_node(one: dict[str, Any], expected: str) -> None:
 )
 def test_exit_code_of_a_job(state: str, applied: int, nodes: list[dict[str, Any]], code: int) -> None:
     assert follow.exit_code(Session(), {"state": state, "applied": applied, "nodes": nodes}) == code
-
-
-def node(name: str = "web1", **more: Any) -> dict[str, Any]:
-    made = {"name": name, "state": "online", "roles": ["web"], "beat": {"synced": True}, "seen_at": NOW}
-    return made | more
-
-
-@pytest.mark.parametrize(
-    ("change", "level", "says"),
-    [
-        ({}, 0, "ok: 1 of 1 nodes online, everything is applied"),
-        ({"placements_open": 3, "oldest_open_at": NOW}, 0, "3 changes are on their way"),
-        ({"nodes": []}, 1, "no nodes yet"),
-        ({"nodes": [node(), node("web2", state="offline")]}, 1, "node web2 is offline"),
-        ({"nodes": [node(state="offline")]}, 2, "none of 1 nodes is online"),
-        ({"nodes": [node(state="new"), node("s1", roles=["storage"])]}, 2, "no node with role web"),
-        ({"nodes": [node(seen_at=NOW - timedelta(minutes=5))]}, 2, "audit run"),
-        ({"nodes": [node(beat={"synced": True, "blocked": {"apache": "x.conf:3"}})]}, 1, "apache on web1 is blocked"),
-        ({"placements_failed": 2}, 1, "2 failed"),
-        ({"placements_open": 3, "oldest_open_at": NOW - timedelta(minutes=5)}, 1, "3 changes are open"),
-        ({"unsealed": 10**6}, 1, "seal"),
-    ],
-)
-def test_verdict(change: dict[str, Any], level: int, says: str) -> None:
-    base = {"nodes": [node()], "placements_failed": 0, "placements_open": 0, "oldest_open_at": None, "unsealed": 0}
-    verdict = status.judge(base | change, NOW)
-    assert (verdict.level, says in verdict.sentence(base | change)) == (level, True), verdict.sentence(base | change)
 
 
 def raising(error: BaseException) -> Any:

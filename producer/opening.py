@@ -1,0 +1,67 @@
+"""A job begins: its stages with their nodes are written, and the first one is opened."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, delete, insert, update
+
+from ..models import nouns, states
+from ..models.store import Job, Placement, Target
+from . import batches, membership, stages
+from .wish import Wish
+
+
+@dataclass(frozen=True)
+class Change:
+    """What is wanted of a resource from this generation on, and what was wanted before it. None: absent."""
+
+    noun: nouns.Noun
+    name: str
+    resource_id: int
+    generation: int
+    spec: nouns.Spec | None
+    before: nouns.Spec | None
+    #: The last stage is not opened before; None: as soon as its turn comes.
+    grace_until_at: datetime | None = None
+    #: Counted by the hold.
+    destroys: bool = False
+
+
+def open_job(connection: Connection, change: Change, wish: Wish, mark: str, now: datetime,
+             released: Row[Any] | None = None) -> tuple[int, int]:  # fmt: skip
+    """Makes the job of a wish, or begins the one that was held and is `released`. Gives its id and its targets."""
+    noun, resource_id = change.noun, change.resource_id
+    members = membership.members(connection, noun, change.name, resource_id, change.spec, change.before)
+    if wish.batch is not None:
+        name_of = {node.id: node.name for node in membership.nodes(connection).values()}
+        members = batches.cut(members, wish.batch, name_of)
+    if change.spec is None:
+        connection.execute(delete(Placement).where(Placement.resource_id == resource_id, Placement.wanted == 0))
+    values = {
+        "generation": change.generation, "state": states.Job.RUNNING, "stage": 0,
+        "stages": json.dumps(members.waits_for_all).encode(), "targets": len(members.stage_of),
+        "max_fail": batches.limit(wish.batch, wish.max_fail), "grace_until_at": change.grace_until_at,
+        "destroys": change.destroys, "held_wish": None, "deadline_at": now + wish.deadline,
+    }  # fmt: skip
+    job_id = released.id if released else _insert(connection, change, wish, mark, now, values)
+    if released:
+        connection.execute(update(Job).where(Job.id == job_id).values(**values))
+    rows = [{"job_id": job_id, "node_id": node, "stage": stage} for node, stage in sorted(members.stage_of.items())]
+    if rows:
+        connection.execute(insert(Target), rows)
+        stages.open_stage(connection, job_id, resource_id, change.generation, 0, now)
+    return int(job_id), len(rows)
+
+
+def _insert(connection: Connection, change: Change, wish: Wish, mark: str, now: datetime,
+            values: dict[str, Any]) -> int:  # fmt: skip
+    made = insert(Job).values(
+        kind=f"{change.noun.name}.{wish.verb}", resource_id=change.resource_id, noun=change.noun.name,
+        name=change.name, actor=wish.actor, source=wish.source, reason=wish.reason,
+        idempotency_key=wish.idempotency_key, wish=mark, submitted_at=now, **values,
+    )  # fmt: skip
+    return int(connection.execute(made.returning(Job.id)).scalar_one())

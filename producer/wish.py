@@ -1,0 +1,58 @@
+"""What somebody asks for, and what he is told that it became."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+#: How long a job may take before its wait is over, unless the caller says otherwise.
+DEADLINE = timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What somebody wants. `verb` is one of the noun's, or apply (a whole spec), remove, retry or cancel."""
+
+    noun: str
+    name: str
+    verb: str = "apply"
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    actor: str = "unknown"
+    source: str = "library"
+    reason: str | None = None
+    #: The generation the caller has read: another one by now is a Conflict.
+    if_generation: int | None = None
+    #: The same key again gives the same job, whatever happened in between.
+    idempotency_key: str | None = None
+    deadline: timedelta = DEADLINE
+    #: How many nodes of a live stage are opened together: a number, or a share of them such as 25%. None: all.
+    batch: str | None = None
+    #: Failed nodes after which no further stage is opened. None: 0 with `batch`, else any number.
+    max_fail: int | None = None
+
+    @property
+    def is_of_lost_node(self) -> bool:
+        """Whether it removes a node that will not come back: no rule can keep what is gone."""
+        return self.noun == "node" and bool(self.fields.get("lost"))
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What a wish became. `job_id` None: nothing differs, nothing was done."""
+
+    noun: str
+    name: str
+    resource_id: int
+    generation: int
+    job_id: int | None
+    targets: int
+    #: What differs in desired state, by field; a secret is only "changed".
+    difference: Mapping[str, str]
+    #: Until then a cancel undoes all of it; None: there is no grace time.
+    grace_until_at: datetime | None = None
+    #: Nothing is done before a person releases the job (in a dry run: would be done).
+    held: bool = False
+    #: The held job that this cancel has ended; nothing had been done, so nothing is undone.
+    dropped: int | None = None

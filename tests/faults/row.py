@@ -1,0 +1,108 @@
+"""One row of the fault table, and how it is run: wishes stream, the fault comes and ends, then all must be true."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from onehost.broker_config import routing
+from onehost.models.errors import OnehostError
+from onehost.producer.submit import Wish
+
+from .checks import CHECKS, Run, wait_for_quiet
+from .cluster import NODES, Cluster, wait_until
+from .model import Call, Model
+from .stream import Stream
+from .watch import Watch
+
+#: P7: back at work this soon after the fault's end, in seconds.
+BACK_SECONDS = 30.0
+#: Of a machine that has other work: a run may say that all is slower here.
+PATIENCE = float(os.environ.get("ONEHOST_TEST_PATIENCE", "1"))
+
+
+@dataclass
+class Trial:
+    """What a fault is given: the cluster under load, chance, and whoever looks on."""
+
+    cluster: Cluster
+    stream: Stream
+    watch: Watch
+    chance: random.Random
+    #: What a row found worth saying.
+    notes: list[str] = field(default_factory=list)
+
+
+Fault = Callable[[Trial], None]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A fault by name and the promises it is to break. It returns when the fault has ended."""
+
+    name: str
+    fault: Fault
+    promises: str
+    store: str = "sqlite"
+    #: Whether the broker's version may matter: run on both.
+    version: bool = False
+    #: Needs a cluster of its own; it is not given to another row.
+    fresh: bool = False
+    #: Crash points that this row meets.
+    points: tuple[str, ...] = ()
+    #: What may be said about P7 in this row, in seconds.
+    back_seconds: float = BACK_SECONDS
+
+
+def run(row: Row, cluster: Cluster, model: Model, seed: str) -> str:
+    """Runs a row to its end; what is to be printed. Raises AssertionError naming the promise that was broken."""
+    chance = random.Random(f"{seed}:{row.name}")
+    watch = Watch(cluster)
+    stream = Stream(cluster.onehost, model, f"{seed}:{row.name}")
+    trial = Trial(cluster, stream, watch, chance)
+    try:
+        stream.start()
+        stream.wait_for(5)
+        row.fault(trial)
+        ended = time.monotonic()
+        back = _wait_for_work(cluster, model, row.back_seconds * PATIENCE) - ended
+        stream.wait_for(3)
+        stream.end()
+        wait_for_quiet(cluster, 60.0 * PATIENCE)
+    except BaseException:
+        print("\n".join(map(str, stream.calls)))
+        raise
+    finally:
+        watch.end()
+    found = Run(cluster, model, stream.calls, watch)
+    for check in CHECKS:
+        check(found)
+    outcomes = {word: sum(call.outcome == word for call in stream.calls) for word in ("ok", "refused", "lost")}
+    words = ", ".join(f"{count} {word}" for word, count in outcomes.items() if count)
+    return "; ".join([f"back after {back:.1f} s", words, *trial.notes])
+
+
+def _wait_for_work(cluster: Cluster, model: Model, seconds: float) -> float:
+    """P7: waits until every queue is consumed and a new wish is applied everywhere. When that was."""
+    wait_until(lambda: _is_consumed(cluster), seconds, "P7: a consumer on every queue")
+    name = "marker"
+    verb = "delete" if model.living(name) else "create"
+    call = Call(verb, name, {}, f"marker.{time.time_ns()}", "ok")
+    receipt = cluster.onehost.submit([Wish("account", name, verb, {}, "marker", idempotency_key=call.key)])[0]
+    call.resource_id, call.generation, call.job_id = receipt.resource_id, receipt.generation, receipt.job_id
+    model.take(call)
+    job = cluster.onehost.wait(receipt, seconds=seconds, everyone=True)
+    assert job["state"] == "applied", f"P7: {job}"
+    return time.monotonic()
+
+
+def _is_consumed(cluster: Cluster) -> bool:
+    try:
+        queues = {queue["name"]: queue.get("consumers", 0) for queue in cluster.api().get("queues", "onehost")}
+    except OnehostError:
+        return False
+    wanted = [routing.AUDIT_QUEUE, *map(routing.node_queue, NODES)]
+    return all(queues.get(name) for name in wanted)
