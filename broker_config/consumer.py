@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ..models.crash import crash_point
@@ -25,9 +26,9 @@ PREFETCH = 256
 #: Seconds between two round trips that prove that the broker still knows us as a consumer.
 PROBE_SECONDS = 10.0
 #: Longest wait between two tries to connect, in seconds.
-LONGEST_BACKOFF_SECONDS = 15.0
+LONGEST_BACKOFF_SECONDS = 5.0
 #: Access refused: wrong rights do not heal by haste.
-REFUSED_BACKOFF_SECONDS = 20.0
+REFUSED_BACKOFF_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -53,13 +54,15 @@ class Consumer:
 
     `ready()` is called before each consumer is started and may raise: a store that cannot be written costs no
     delivery. `on_state(text)` hears what it is doing or waiting for. `on_start()` is called after each (re)connection.
-    `store` gives the deliveries it wants in the dead-letter queue.
+    `store` gives the deliveries it wants in the dead-letter queue. `sparing` names queues of which fewer messages than
+    `prefetch` are taken at once: theirs may be large.
     """
 
     def __init__(self, broker: Broker, queues: Sequence[str], store: Callable[[list[Delivery]], Sequence[Delivery]], *,
                  ready: Callable[[], None] = lambda: None, on_state: Callable[[str], None] = lambda text: None,
                  on_start: Callable[[], None] = lambda: None, idle: Callable[[], None] = lambda: None,
-                 idle_seconds: float = 1.0, prefetch: int = PREFETCH) -> None:  # fmt: skip
+                 idle_seconds: float = 1.0, prefetch: int = PREFETCH,
+                 sparing: Mapping[str, int] = MappingProxyType({})) -> None:  # fmt: skip
         self._broker = broker
         self._queues = queues
         self._store = store
@@ -69,7 +72,9 @@ class Consumer:
         self._idle = idle
         self._idle_seconds = idle_seconds
         self._prefetch = prefetch
+        self._sparing = sparing
         self._backoff = 0.5
+        self._connection: Any = None
         self._box: list[tuple[int, Delivery]] = []
         self._lost: list[Any] = []
         #: When the loop last went round, by the monotonic clock: a watchdog may ask.
@@ -97,16 +102,26 @@ class Consumer:
                 self._broker = self._broker.rotated()
                 self._wait(stop)
 
+    def wake(self) -> None:
+        """From another thread: go round now. Whoever sets `stop` need not wait for the end of an idle wait."""
+        connection = self._connection
+        if connection is None:
+            return
+        try:
+            connection.add_callback_threadsafe(lambda: None)
+        except Exception:  # it is being closed: the loop is awake
+            return
+
     def _connect(self) -> Any:
         import pika
 
-        connection = pika.BlockingConnection(pika_parameters(self._broker, "consume"))
+        self._connection = connection = pika.BlockingConnection(pika_parameters(self._broker, "consume"))
         self._channel = channel = connection.channel()
         self._box, self._lost = [], []
-        channel.basic_qos(prefetch_count=self._prefetch)
         channel.add_on_cancel_callback(self._lost.append)
         for queue in self._queues:
             channel.queue_declare(queue, passive=True)
+            channel.basic_qos(prefetch_count=self._sparing.get(queue, self._prefetch))
             channel.basic_consume(queue, self._taker(queue))
         self.connections += 1
         return connection

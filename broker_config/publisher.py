@@ -89,7 +89,7 @@ class Publisher:
             return ""
         try:
             self._link.heartbeat_tick()
-            self._link.drain_events(timeout=0.01)
+            self._link.drain_events(timeout=0)
         except TimeoutError:
             return ""
         except _faults() as error:

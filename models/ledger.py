@@ -54,5 +54,19 @@ ack = Table(
     Column("published", Integer, nullable=False, server_default="0"),
 )
 
+#: What is done once: by the life of the store and the number of the job, so that it is never done twice.
+action = Table(
+    "action",
+    metadata,
+    Column("incarnation", Integer, primary_key=True, autoincrement=False),
+    Column("job", Integer, primary_key=True, autoincrement=False),
+    Column("noun", Text, nullable=False),
+    Column("id", Integer, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("verb", Text, nullable=False),
+    Column("expires_at", Float, nullable=False),
+    Column("state", Text, nullable=False),  # waiting, started or done
+)
+
 #: Single values: the incarnation of the store heard of last.
 fact = Table("fact", metadata, Column("name", Text, primary_key=True), Column("value", Text, nullable=False))

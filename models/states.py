@@ -24,6 +24,7 @@ class Target(StrEnum):
     CANCELLED = "cancelled"  # a cancel came first
     HALTED = "halted"  # an earlier stage failed, so this one never opened
     LOST = "lost"  # the node was removed
+    EXPIRED = "expired"  # an action that no node has answered in time
 
 
 class Job(StrEnum):

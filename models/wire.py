@@ -119,6 +119,20 @@ class CoverSchema(Schema):
     orphans = field.List(_whole(), load_default=list)
 
 
+class ActionSchema(Schema):
+    """Something to be done once, and not after `expires_seconds` from its arrival."""
+
+    form = _text(required=True)
+    node = _text(required=True)
+    incarnation = _whole(required=True)
+    job = _whole(required=True)
+    noun = _text(40, required=True)
+    id = _whole(required=True)
+    name = _text(required=True)
+    verb = _text(40, required=True)
+    expires_seconds = _seconds(required=True)
+
+
 class HailSchema(Schema):
     """A request to say hello."""
 
@@ -174,6 +188,8 @@ class AckSchema(Schema):
     noun = _text(40, required=True)
     name = _text(required=True)
     generation = _whole(required=True)
+    #: The job, if this is about an action and no generation.
+    action = _whole(load_default=None, allow_none=True)
     outcome = field.String(required=True, validate=validate.OneOf(("applied", "failed", "retrying")))
     reason = _text(MAX_BODY_BYTES, load_default="")
     difference = _texts()
@@ -257,6 +273,7 @@ class Letter:
         "welcome": WelcomeSchema,
         "cover": CoverSchema,
         "hail": HailSchema,
+        "action": ActionSchema,
         "pause": PauseSchema,
         "question": QuestionSchema,
         "answer": AnswerSchema,

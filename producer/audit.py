@@ -7,12 +7,11 @@ Identity is the broker user of the sender, which the broker has checked, never a
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, bindparam, insert, select, tuple_, update
+from sqlalchemy import Connection, Engine, and_, insert, select, update
 
 from ..broker_config import routing
 from ..broker_config.consumer import Delivery
@@ -21,9 +20,10 @@ from ..models.canonical import canonical
 from ..models.crash import crash_point
 from ..models.metrics import SIZES, Tally
 from ..models.moment import now as time_now
-from ..models.store import Event, Hello, Job, NodeStatus, Placement, Target, bells, digests, retried, writing
-from . import claims, metrics, stages
+from ..models.store import Event, Hello, NodeStatus, Placement, bells, digests, retried, together, writing
+from . import actions, claims, counting, metrics, stages
 from . import dead as dead_letters
+from .counting import Change, shortened
 from .events import Happened, record
 from .membership import Node, nodes
 from .presence import Presence
@@ -35,17 +35,6 @@ Placed = dict[tuple[int, int], Any]
 #: Numbers of one node that are looked at together, to find how far there is no gap.
 COUNTED_AT_ONCE = 200
 OUTCOMES = {"applied": states.Outcome.APPLIED, "failed": states.Outcome.FAILED}
-
-
-@dataclass(frozen=True)
-class Change:
-    """A placement that an acknowledgement has moved: it was done up to `was`, now up to `now`."""
-
-    resource_id: int
-    node_id: int
-    was: int
-    now: int
-    ack: wire.Letter
 
 
 class Audit:
@@ -81,7 +70,7 @@ class Audit:
         """One transaction; gives what was refused."""
         dead = list(undecodable)
         with self._presence.unless_it_fails(), writing(self._engine) as connection:
-            alive = {node.name: node for node in nodes(connection).values()}
+            alive = {node.name: node for node in nodes(connection, {letter.node for _, letter in letters}).values()}
             good = []
             for delivery, letter in letters:
                 node = alive.get(letter.node)
@@ -119,58 +108,55 @@ def _hellos(connection: Connection, letters: Iterable[tuple[Node, wire.Letter]],
 
 
 def _acknowledgements(connection: Connection, acks: Sequence[tuple[Node, wire.Letter]], now: datetime) -> None:
-    new = _new_ones(connection, acks)
+    taken = _new_ones(connection, acks)
+    new = [(node, ack) for node, ack in taken if ack["action"] is None]
+    actions.acknowledged(connection, [(node, ack) for node, ack in taken if ack["action"] is not None], now)
     if not new:
+        _count_numbers(connection, taken)
         return
     placed = _placements(connection, new)
-    owners = _jobs(connection, new)
+    jobs = counting.jobs(connection, [(ack["id"], ack["generation"], placed.get((ack["id"], node.id)))
+                                      for node, ack in new])  # fmt: skip
+    owners = {(job.resource_id, job.generation): job.id for job in jobs}
     record(
         connection, [_event(node, ack, placed, owners.get((ack["id"], ack["generation"])), now) for node, ack in new]
     )
-    _count_numbers(connection, new)
+    epochs = _count_numbers(connection, taken)
     _retrying(connection, new, placed, now)
-    changes, outcomes = _changes(connection, new, placed)
+    changes, outcomes = _changes(new, placed, epochs)
     _raise(connection, outcomes, placed, now)
-    jobs = _count(connection, changes, now)
+    counted = counting.count(connection, jobs, changes, now)
     claims.release(connection, {change.resource_id for change in outcomes})
-    stages.advance(connection, jobs, now)
+    stages.advance(connection, counted, now)
     bells.ring(connection, bells.JOBS)
 
 
 def _new_ones(connection: Connection, acks: Sequence[tuple[Node, wire.Letter]]) -> list[tuple[Node, wire.Letter]]:
     """Those whose number is not in the audit store yet, each once."""
     unique = {(node.id, ack["epoch"], ack["number"]): (node, ack) for node, ack in acks}
-    key = tuple_(Event.node_id, Event.epoch, Event.number)
-    known = set()
-    keys = list(unique)
-    for at in range(0, len(keys), 300):
-        rows = connection.execute(select(Event.node_id, Event.epoch, Event.number).where(key.in_(keys[at : at + 300])))
-        known |= {tuple(row) for row in rows}
-    return [unique[each] for each in keys if each not in known]
+    known = _stored(connection, unique)
+    return [unique[each] for each in unique if each not in known]
+
+
+def _stored(connection: Connection, numbers: Collection[tuple[int, int, int]]) -> set[tuple[int, int, int]]:
+    """Of these (node, epoch, number), those that are in the audit store."""
+    if not numbers:
+        return set()
+    given = together.keyed(connection, ("n", "e", "num"), list(numbers))
+    same = and_(Event.node_id == given.c.n, Event.epoch == given.c.e, Event.number == given.c.num)
+    rows = connection.execute(select(given.c.n, given.c.e, given.c.num).join_from(given, Event, same))
+    return {(row.n, row.e, row.num) for row in rows}
 
 
 def _placements(connection: Connection, acks: Sequence[tuple[Node, wire.Letter]]) -> Placed:
-    keys = sorted({(ack["id"], node.id) for node, ack in acks})
-    found: Placed = {}
-    for at in range(0, len(keys), 300):
-        statement = (
-            select(Placement)
-            .where(tuple_(Placement.resource_id, Placement.node_id).in_(keys[at : at + 300]))
-            .order_by(Placement.resource_id, Placement.node_id)
-            .with_for_update()
-        )
-        found |= {(row.resource_id, row.node_id): row for row in connection.execute(statement)}
-    return found
-
-
-def _jobs(connection: Connection, acks: Sequence[tuple[Node, wire.Letter]]) -> dict[tuple[int, int], int]:
-    """The job of each (resource, generation) that is acknowledged: by the store's own word, not the node's."""
-    keys = sorted({(ack["id"], ack["generation"]) for _, ack in acks})
-    found: dict[tuple[int, int], int] = {}
-    for at in range(0, len(keys), 300):
-        which = tuple_(Job.resource_id, Job.generation).in_(keys[at : at + 300])
-        found |= {(row.resource_id, row.generation): row.id for row in connection.execute(select(Job).where(which))}
-    return found
+    given = together.keyed(connection, ("r", "n"), sorted({(ack["id"], node.id) for node, ack in acks}))
+    rows = connection.execute(
+        select(Placement)
+        .join_from(given, Placement, and_(Placement.resource_id == given.c.r, Placement.node_id == given.c.n))
+        .order_by(Placement.resource_id, Placement.node_id)
+        .with_for_update(of=Placement)
+    )
+    return {(row.resource_id, row.node_id): row for row in rows}
 
 
 def _event(node: Node, ack: wire.Letter, placed: Placed, job_id: int | None, now: datetime) -> Happened:
@@ -178,7 +164,7 @@ def _event(node: Node, ack: wire.Letter, placed: Placed, job_id: int | None, now
     strange = row is None or ack["generation"] > row.wanted
     detail = {
         "generation": ack["generation"], "reason": ack["reason"][: wire.MAX_TEXT],
-        "difference": _shortened(ack["difference"]),
+        "difference": shortened(ack["difference"]),
         "seconds": ack["seconds"], "at": datetime.fromtimestamp(ack["at"], UTC).isoformat(),
     }  # fmt: skip
     return Happened(
@@ -188,30 +174,35 @@ def _event(node: Node, ack: wire.Letter, placed: Placed, job_id: int | None, now
     )  # fmt: skip
 
 
-def _count_numbers(connection: Connection, acks: Sequence[tuple[Node, wire.Letter]]) -> None:
-    """Moves each node's floor: all numbers of its epoch up to there are stored, and the node may forget them."""
-    for node_id in {node.id for node, _ in acks}:
-        status = connection.execute(
-            select(NodeStatus.epoch, NodeStatus.acked).where(NodeStatus.node_id == node_id)
-        ).one()
-        floor = _gapless(connection, node_id, status.epoch, status.acked)
-        if floor != status.acked:
-            connection.execute(update(NodeStatus).where(NodeStatus.node_id == node_id).values(acked=floor))
+def _count_numbers(connection: Connection, acks: Sequence[tuple[Node, wire.Letter]]) -> dict[int, int | None]:
+    """Moves each node's floor: all numbers of its epoch up to there are stored, and the node may forget them.
+
+    Gives the present epoch of each of these nodes.
+    """
+    which = NodeStatus.node_id.in_({node.id for node, _ in acks})
+    rows = connection.execute(select(NodeStatus.node_id, NodeStatus.epoch, NodeStatus.acked).where(which)).all()
+    new: dict[tuple[int, int | None], set[int]] = {}
+    for node, ack in acks:
+        new.setdefault((node.id, ack["epoch"]), set()).add(ack["number"])
+    floors = {row.node_id: _floor(row.acked, new.get((row.node_id, row.epoch), set())) for row in rows}
+    # Nearly always nothing stands above: numbers come in order.
+    above = _stored(connection, [(row.node_id, row.epoch, floors[row.node_id] + 1) for row in rows
+                                 if row.epoch is not None])  # fmt: skip
+    for node_id, epoch, _ in above:
+        stored = select(Event.number).where(
+            Event.node_id == node_id, Event.epoch == epoch, Event.number > floors[node_id]
+        )
+        floors[node_id] = _floor(floors[node_id], set(connection.execute(stored).scalars()))
+    moved = [{"node_id": row.node_id, "acked": floors[row.node_id]} for row in rows if floors[row.node_id] != row.acked]
+    together.change(connection, NodeStatus, moved, ("node_id",))
+    return {row.node_id: row.epoch for row in rows}
 
 
-def _gapless(connection: Connection, node_id: int, epoch: int, floor: int) -> int:
-    """The number up to which none is missing. Reads little while one is: what stands above a gap may be a lot."""
-    while True:
-        above = connection.execute(
-            select(Event.number)
-            .where(Event.node_id == node_id, Event.epoch == epoch, Event.number > floor)
-            .order_by(Event.number)
-            .limit(COUNTED_AT_ONCE)
-        ).scalars().all()  # fmt: skip
-        run = next((at for at, number in enumerate(above) if number != floor + 1 + at), len(above))
-        floor += run
-        if run < COUNTED_AT_ONCE:
-            return floor
+def _floor(floor: int, numbers: Collection[int | None]) -> int:
+    """The last of the numbers that follow on `floor` without a gap."""
+    while floor + 1 in numbers:
+        floor += 1
+    return floor
 
 
 def _retrying(connection: Connection, acks: Sequence[tuple[Node, wire.Letter]], placed: Placed,
@@ -227,10 +218,9 @@ def _retrying(connection: Connection, acks: Sequence[tuple[Node, wire.Letter]], 
             )
 
 
-def _changes(connection: Connection, acks: Sequence[tuple[Node, wire.Letter]],
-             placed: Placed) -> tuple[list[Change], list[Change]]:  # fmt: skip
+def _changes(acks: Sequence[tuple[Node, wire.Letter]], placed: Placed,
+             epochs: Mapping[int, int | None]) -> tuple[list[Change], list[Change]]:  # fmt: skip
     """What crosses a generation, and what sets an outcome (the same, and a later word on an equal generation)."""
-    epochs = {row.node_id: row.epoch for row in connection.execute(select(NodeStatus.node_id, NodeStatus.epoch))}
     newest: dict[tuple[int, int], Change] = {}
     # Of two words on one generation the later one counts: that of the worker's present life, else the higher number.
     order = sorted(acks, key=lambda each: (each[1]["generation"], each[1]["epoch"] == epochs.get(each[0].id),
@@ -252,28 +242,19 @@ def _is_later(ack: wire.Letter, row: Any, epoch: int | None) -> bool:
     return bool(ack["epoch"] == epoch)
 
 
-_RAISE = (
-    update(Placement)
-    .where(Placement.resource_id == bindparam("r"), Placement.node_id == bindparam("n"))
-    .values(done=bindparam("g"), applied=bindparam("a"), outcome=bindparam("o"), reason=bindparam("why"),
-            difference=bindparam("d"), ack_epoch=bindparam("e"), ack_number=bindparam("num"),
-            changed_at=bindparam("at"))
-)  # fmt: skip
-
-
 def _raise(connection: Connection, changes: Sequence[Change], placed: Placed, now: datetime) -> None:
     rows = []
     for change in changes:
         ack, applied = change.ack, placed[(change.resource_id, change.node_id)].applied
         outcome = OUTCOMES[ack["outcome"]]
         rows.append({
-            "r": change.resource_id, "n": change.node_id, "g": change.now, "o": int(outcome),
-            "a": max(applied, change.now) if outcome == states.Outcome.APPLIED else applied,
-            "why": ack["reason"][: wire.MAX_TEXT] or None, "d": canonical(_shortened(ack["difference"])),
-            "e": ack["epoch"], "num": ack["number"], "at": now,
+            "resource_id": change.resource_id, "node_id": change.node_id, "done": change.now, "outcome": int(outcome),
+            "applied": max(applied, change.now) if outcome == states.Outcome.APPLIED else applied,
+            "reason": ack["reason"][: wire.MAX_TEXT] or None, "difference": canonical(shortened(ack["difference"])),
+            "ack_epoch": ack["epoch"], "ack_number": ack["number"], "changed_at": now,
         })  # fmt: skip
     if rows:
-        connection.execute(_RAISE, rows)
+        together.change(connection, Placement, rows, ("resource_id", "node_id"))
         digests.changed(connection, [_change(change, placed) for change in changes])
 
 
@@ -281,47 +262,3 @@ def _change(change: Change, placed: Placed) -> digests.Change:
     row, outcome = placed[(change.resource_id, change.node_id)], OUTCOMES[change.ack["outcome"]]
     return (change.node_id, change.resource_id, digests.shown(row.wanted, row.done, row.outcome),
             digests.shown(row.wanted, change.now, int(outcome)))  # fmt: skip
-
-
-def _count(connection: Connection, changes: Sequence[Change], now: datetime) -> set[int]:
-    """Counts each open target once, when its job's generation is crossed. Gives the jobs concerned."""
-    by_resource: dict[int, list[Change]] = {}
-    for change in changes:
-        by_resource.setdefault(change.resource_id, []).append(change)
-    jobs = connection.execute(
-        select(Job.id, Job.kind, Job.resource_id, Job.generation, stages.is_going_on().label("is_going_on"))
-        .where(Job.resource_id.in_(by_resource), Job.generation > min((c.was for c in changes), default=0))
-        .order_by(Job.id)
-    ).all()  # fmt: skip
-    counted: set[int] = set()
-    for job in jobs:
-        for change in by_resource[job.resource_id]:
-            if job.is_going_on and change.was < job.generation <= change.now:
-                newer = next((other for other in jobs if job.resource_id == other.resource_id
-                              and job.generation < other.generation <= change.now), None)  # fmt: skip
-                _count_one(connection, job.id, change, newer, now)
-                counted.add(job.id)
-    return counted
-
-
-def _count_one(connection: Connection, job_id: int, change: Change, newer: Any, now: datetime) -> None:
-    """A generation crossed by that of a `newer` job was never seen to apply; else the job takes the outcome."""
-    ack = change.ack
-    values: dict[str, Any] = {"ended_at": now}
-    if newer:
-        is_cancel = newer.kind.endswith(".cancel")
-        values["outcome"] = states.Target.CANCELLED if is_cancel else states.Target.SUPERSEDED
-        values["reason"] = f"job {newer.id} came first"
-    else:
-        values |= {"outcome": states.Target(ack["outcome"]), "reason": ack["reason"][: wire.MAX_TEXT] or None,
-                   "difference": canonical(_shortened(ack["difference"])),
-                   "seconds": canonical(ack["seconds"])}  # fmt: skip
-    connection.execute(
-        update(Target)
-        .where(Target.job_id == job_id, Target.node_id == change.node_id, Target.outcome.is_(None))
-        .values(**values)
-    )
-
-
-def _shortened(difference: Mapping[str, str]) -> dict[str, str]:
-    return {key: text[: wire.MAX_WORD * 5] for key, text in difference.items()}

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Row, select
 from ..models import nouns, states
 from ..models.errors import Invalid, NotFound, Refused
 from ..models.store import Job, Resource, Revision
+from . import actions
 from .surroundings import wanted_spec
 
 
@@ -29,6 +30,7 @@ def cancel(connection: Connection, noun: nouns.Noun, name: str, job_id: Any) -> 
     job = connection.execute(select(Job).where(Job.id == job_id)).one_or_none()
     if job is None or (job.noun, job.name) != (noun.name, name):
         raise NotFound(f"no such job of {noun.name} {name}: {job_id}", hint="onehost job list")
+    actions.refuse(job, "cancelled")
     locked = select(Resource).where(Resource.id == job.resource_id).with_for_update(key_share=True)
     resource = connection.execute(locked).one()
     refuse_outrun(connection, job, "cancelled")
@@ -55,6 +57,7 @@ def refuse_retry(connection: Connection, noun: nouns.Noun, name: str, job_id: An
     job = connection.execute(select(Job).where(Job.id == job_id)).one_or_none()
     if job is None or (job.noun, job.name) != (noun.name, name):
         raise NotFound(f"no such job of {noun.name} {name}: {job_id}", hint="onehost job list")
+    actions.refuse(job, "retried")
     if job.state == states.Job.HELD:
         raise Refused(f"job {job_id} is held; it has not been tried yet", hint=f"onehost job release {job_id}")
     if job.grace_until_at is not None:
@@ -64,8 +67,8 @@ def refuse_retry(connection: Connection, noun: nouns.Noun, name: str, job_id: An
 
 def refuse_outrun(connection: Connection, job: Any, done: str) -> None:
     """Raises Refused if anything was wanted of the job's resource, or of its name, after it."""
-    newer = connection.execute(
-        select(Job.id).where(Job.noun == job.noun, Job.name == job.name, Job.id > job.id).order_by(Job.id).limit(1)
-    ).scalar()
+    acting = [f"{job.noun}.{action.name}" for action in nouns.noun(job.noun).actions]
+    which = (Job.noun == job.noun, Job.name == job.name, Job.id > job.id, Job.kind.not_in(acting))
+    newer = connection.execute(select(Job.id).where(*which).order_by(Job.id).limit(1)).scalar()
     if newer:
         raise Refused(f"job {job.id} cannot be {done}: job {newer} came after it", hint=f"onehost job show {newer}")

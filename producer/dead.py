@@ -25,6 +25,8 @@ from .events import Happened, record
 
 #: Letters of a page, unless the caller says otherwise.
 PAGE = 50
+#: Above so many letters that nobody has decided on, somebody floods us: bodies are cut to this many bytes.
+FLOOD, SHORT_BYTES = 10_000, 1000
 #: Letters that one turn of the audit process takes in again.
 AGAIN_AT_ONCE = 100
 #: Letters read for one page of a bulk command.
@@ -51,8 +53,9 @@ class DeadFilter:
 
 def keep(connection: Connection, deliveries: Sequence[Delivery], now: datetime) -> None:
     """Writes what came out of the dead-letter queue, with an event for each. Takes in whatever bytes there are."""
+    is_flooded = bool(deliveries) and _is_flooded(connection)
     for delivery in deliveries:
-        row = _row(delivery, now)
+        row = _row(delivery, now, SHORT_BYTES if is_flooded else wire.MAX_BODY_BYTES)
         if delivery.redelivered and _is_known(connection, row):
             continue
         dead_id = connection.execute(insert(Dead).values(**row).returning(Dead.id)).scalar_one()
@@ -63,7 +66,12 @@ def keep(connection: Connection, deliveries: Sequence[Delivery], now: datetime) 
                                      detail=detail | {"dead": dead_id})])  # fmt: skip
 
 
-def _row(delivery: Delivery, now: datetime) -> dict[str, Any]:
+def _is_flooded(connection: Connection) -> bool:
+    some = select(Dead.id).where(Dead.state == KEPT).order_by(Dead.id).offset(FLOOD).limit(1)
+    return connection.execute(some).first() is not None
+
+
+def _row(delivery: Delivery, now: datetime, longest: int) -> dict[str, Any]:
     queue, reason, count = _death(delivery.headers)
     times = f" after {count} deliveries" if reason == "delivery_limit" else ""
     problem = _problem(delivery)
@@ -71,7 +79,7 @@ def _row(delivery: Delivery, now: datetime) -> dict[str, Any]:
         "at": now, "queue": wire.clean(queue, 255), "routing_key": wire.clean(delivery.routing_key, 255),
         "why": wire.clean(f"{reason}{times}{': ' if problem else ''}{problem}", wire.MAX_TEXT),
         "user": wire.clean(delivery.user, 255), "message_id": wire.clean(delivery.message_id, 255),
-        "body": delivery.body[: wire.MAX_BODY_BYTES], "size_bytes": len(delivery.body), "state": KEPT, "state_at": now,
+        "body": delivery.body[:longest], "size_bytes": len(delivery.body), "state": KEPT, "state_at": now,
     }  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, select, update
 
 from ..models import states
 from ..models.store import Job, Resource, Target, bells
+from . import actions
 from .events import Happened, record
 
 #: How often it is looked, in seconds.
@@ -25,6 +26,7 @@ def expire(connection: Connection, now: datetime) -> int:
         values = {"state": states.Job.EXPIRED, "ended_at": now}
         connection.execute(update(Job).where(Job.id == job.id).values(**values))
     missing = _missing(connection, [job.id for job in jobs])
+    actions.expire(connection, [job.id for job in jobs], now)
     record(
         connection,
         [Happened("job.end", "onehost", now, job.noun, job.name, job.resource_id, job_id=job.id,

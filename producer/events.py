@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, insert
+from sqlalchemy import Connection
 
 from ..models.canonical import canonical
-from ..models.store import Event
+from ..models.store import Event, together
 
 #: Columns by which events are found; each stands in the sealed body too, so that an edit of either shows.
 INDEXED = ("kind", "actor", "noun", "name", "resource_id", "node", "node_id", "job_id", "outcome", "epoch", "number")
@@ -46,5 +46,4 @@ class Happened:
 def record(connection: Connection, happened: Iterable[Happened]) -> None:
     """Adds events to the audit store, in this order."""
     rows = [each.row() for each in happened]
-    if rows:
-        connection.execute(insert(Event), rows)
+    together.add(connection, Event, rows)

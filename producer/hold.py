@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Boolean, ColumnElement, Connection, Row, func, insert, literal_column, select, text, update
+from sqlalchemy import ColumnElement, Connection, Row, func, insert, literal_column, select, text, update
 
 from ..models import nouns, states
 from ..models.canonical import canonical
@@ -33,7 +33,7 @@ def is_beyond(connection: Connection, limit: int, wish: Wish, now: datetime) -> 
         lock = text("SELECT pg_advisory_xact_lock(hashtext(:what))")
         connection.execute(lock, {"what": f"onehost hold {wish.actor}"})
     # The column by itself, as the partial index has it.
-    counted: ColumnElement[bool] = literal_column("job.destroys", Boolean)
+    counted: ColumnElement[bool] = literal_column("job.destroys")
     begun = select(Job.id).where(counted, Job.actor == wish.actor, Job.submitted_at > now - WINDOW).limit(limit)
     return connection.execute(select(func.count()).select_from(begun.subquery())).scalar_one() >= limit
 

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 from sqlalchemy import Engine
@@ -30,8 +30,12 @@ log = logging.getLogger(__name__)
 
 #: A loop that has not gone round for this long, in seconds, is hung: supervisor starts a new process.
 HUNG_SECONDS = 60.0
+#: How often somebody looks whether it is, in seconds.
+WATCH_SECONDS = 5.0
 #: Acknowledgements taken in one transaction.
 PREFETCH = 1000
+#: A dead letter can be as large as the broker takes anything in.
+SPARING = {routing.DEAD_QUEUE: 16}
 #: How often events are looked for that were committed late, in seconds: that reads as many ids as may be late.
 LOOK_BACK_SECONDS = 60.0
 #: How often dead letters are looked at that somebody retries, in seconds.
@@ -65,12 +69,12 @@ def run_audit(settings: Manager) -> None:
             presence = Presence(settings.offline_after_seconds)
             duties = Duties(engine, presence)
             audit = Audit(engine, presence)
-            consumer = Consumer(settings.as_user("audit"), QUEUES, audit.store, prefetch=PREFETCH,
-                                ready=partial(_reach, engine), on_state=_Said("audit"), idle_seconds=0.5)  # fmt: skip
+            consumer = Consumer(settings.as_user("audit"), QUEUES, audit.store, prefetch=PREFETCH, sparing=SPARING,
+                                ready=partial(_reach, engine), on_state=_Said("audit"), idle_seconds=2.0)  # fmt: skip
             metrics.serve(settings.audit_metrics_port, AUDIT, [audit.tally], partial(audit_look, engine, consumer))
             keeper = threading.Thread(target=duties.run, args=(stop,), name="duties", daemon=True)
             keeper.start()
-            threading.Thread(target=watch, args=(lambda: consumer.turned_at, stop), daemon=True).start()
+            threading.Thread(target=watch, args=(consumer, stop), daemon=True).start()
             consumer.run(stop)
             keeper.join(3)
 
@@ -172,9 +176,13 @@ def _prepare(process: str) -> threading.Event:
     return stop
 
 
-def watch(turned_at: Callable[[], float], stop: threading.Event) -> None:
-    """Ends the process if a loop hangs: a process that no longer goes round is useless, and supervisor starts anew."""
-    while not stop.wait(1.0):
-        if time.monotonic() - turned_at() > HUNG_SECONDS:
+def watch(consumer: Consumer, stop: threading.Event) -> None:
+    """Ends the process if its loop hangs: one that no longer goes round is useless, and supervisor starts anew.
+
+    Wakes the loop when it is to stop.
+    """
+    while not stop.wait(WATCH_SECONDS):
+        if time.monotonic() - consumer.turned_at > HUNG_SECONDS:
             log.error("hung", extra={"action": "hung", "seconds": HUNG_SECONDS})
             os._exit(70)
+    consumer.wake()

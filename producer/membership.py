@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Connection, Row, and_, bindparam, delete, insert, select, update
@@ -46,14 +47,22 @@ class Node:
     roles: frozenset[str]
 
 
-def nodes(connection: Connection) -> dict[int, Node]:
-    """Every living node by id."""
-    rows = connection.execute(
-        select(Resource.id, Resource.name, Revision.payload)
-        .join(Revision, and_(Revision.resource_id == Resource.id, Revision.generation == Resource.generation))
-        .where(Resource.noun == "node", Resource.absent.is_(False))
-    )
-    return {row.id: Node(row.id, row.name, frozenset(json.loads(row.payload)["roles"])) for row in rows}
+def nodes(connection: Connection, names: Collection[str] | None = None) -> dict[int, Node]:
+    """Every living node by id, or those of these names."""
+    rows = connection.execute(_ALIVE if names is None else _ALIVE.where(Resource.name.in_(names)))
+    return {row.id: Node(row.id, row.name, _roles(row.payload)) for row in rows}
+
+
+_ALIVE = (
+    select(Resource.id, Resource.name, Revision.payload)
+    .join(Revision, and_(Revision.resource_id == Resource.id, Revision.generation == Resource.generation))
+    .where(Resource.noun == "node", Resource.absent.is_(False))
+)
+
+
+@lru_cache(maxsize=4096)
+def _roles(payload: bytes) -> frozenset[str]:
+    return frozenset(json.loads(payload)["roles"])
 
 
 def stage_on(noun: nouns.Noun, name: str, node: Node) -> int | None:

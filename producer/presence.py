@@ -24,6 +24,10 @@ WRITE_SECONDS = 30.0
 SKEWS = 5
 #: A node whose brake stands otherwise than it should is told so this often, in seconds.
 BRAKE_SECONDS = 2.0
+#: Acknowledgements of which none has arrived for this long, in seconds, are lost: the broker was wiped or purged.
+LOST_SECONDS = 10.0
+#: What is on its way to a node.
+LETTERS = "letters"
 
 
 @dataclass
@@ -69,6 +73,7 @@ class Presence:
         """Takes in beats and hellos of one batch, the newest of each node."""
         newest = {node.id: (node, letter) for node, letter in letters}
         held = pause.paused(connection) if newest else frozenset()
+        strangers = resync.strangers(connection) if newest else frozenset()
         for node, letter in newest.values():
             heard = self.heard.setdefault(node.id, Heard(time.monotonic()))
             heard.heard_at = time.monotonic()
@@ -76,6 +81,9 @@ class Presence:
                 self._new_epoch(connection, node, letter, heard)
             if letter.form == "beat":
                 self._beat(connection, node, letter, heard, now)
+                if letter["synced"] and node.id in strangers:
+                    # Synced with another life of the store, or when the node was another one of this name.
+                    resync.hail(connection, node.id, node.name, now)
                 self._brake(connection, node, letter, heard, pause.is_paused(node.id, held), now)
 
     def _new_epoch(self, connection: Connection, node: Node, letter: wire.Letter, heard: Heard) -> None:
@@ -109,7 +117,7 @@ class Presence:
     def _compare(self, connection: Connection, node: Node, beat: wire.Letter, heard: Heard, now: datetime) -> None:
         """A node that differs while nothing is on its way to it or from it is asked to say hello."""
         root = beat["root"]
-        if root == heard.equal or _is_on_its_way(connection, node, beat):
+        if root == heard.equal or heard.awaits(_on_its_way(connection, node, beat)):
             heard.suspicious = ""
             return
         if root != heard.suspicious:
@@ -163,19 +171,21 @@ class Presence:
         return any(h.heard_at < silent and h.state != states.NodeState.OFFLINE for h in list(self.heard.values()))
 
 
-def _is_on_its_way(connection: Connection, node: Node, beat: wire.Letter) -> bool:
-    """Whether what is open there may still be sent or acknowledged.
+def _on_its_way(connection: Connection, node: Node, beat: wire.Letter) -> str:
+    """What of the open things there may still be sent or acknowledged; other words as soon as one more has arrived.
 
-    It is not if all was sent and every number that the node gave out has arrived: of what is open then, it knows
+    Nothing is if all was sent and every number that the node gave out has arrived: of what is open then, it knows
     nothing or holds a generation beyond, as after a restore of the store.
     """
     which = (Placement.node_id == node.id, Placement.done < Placement.wanted)
     if connection.execute(select(Placement.resource_id).where(*which).limit(1)).first() is None:
-        return False
+        return ""
     unsent = connection.execute(select(Placement.resource_id).where(*which, Placement.sent < Placement.wanted).limit(1))
     if beat["last"] is None or unsent.first():
-        return True
+        return LETTERS
     status = connection.execute(
         select(NodeStatus.epoch, NodeStatus.acked).where(NodeStatus.node_id == node.id)
     ).one_or_none()
-    return status is None or status.epoch != beat["epoch"] or status.acked < beat["last"]
+    if status is None or status.epoch != beat["epoch"]:
+        return LETTERS
+    return f"acknowledgements after {status.acked}" if status.acked < beat["last"] else ""

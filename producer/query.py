@@ -144,12 +144,13 @@ def _targets(connection: Connection, job: Any) -> list[dict[str, Any]]:
 
 
 def _target(row: Any, job: Any) -> dict[str, Any]:
-    is_sent = row.sent is not None and row.sent >= job.generation
+    is_action = job.generation == 0
+    is_sent = row.sent_at is not None if is_action else row.sent is not None and row.sent >= job.generation
     state = row.outcome or (states.Target.SENT if is_sent else states.Target.WAITING)
     began = job.submitted_at if row.opened_at is None else row.opened_at
     return {
         "node": row.node, "stage": row.stage + 1, "state": str(state), "node_state": row.node_state,
-        "node_state_at": row.state_at, "reason": row.reason or (None if row.outcome else row.present),
+        "node_state_at": row.state_at, "reason": row.reason or (None if row.outcome or is_action else row.present),
         "opened_at": row.opened_at, "sent_at": row.sent_at, "ended_at": row.ended_at,
         "seconds": (row.ended_at - began).total_seconds() if row.ended_at else None,
         "phases": json.loads(row.seconds) if row.seconds else {},

@@ -10,12 +10,12 @@ import json
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, and_, bindparam, delete, false, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, and_, delete, false, or_, select, update
 from sqlalchemy.orm import aliased
 
 from ..broker_config import routing
@@ -36,9 +36,10 @@ from ..models.store import (
     Target,
     bells,
     reading,
+    together,
     writing,
 )
-from . import lives, metrics, numbers, pause, resync
+from . import actions, lives, metrics, numbers, pause, resync
 from .events import Happened, record
 from .membership import Node, nodes
 
@@ -48,6 +49,8 @@ BATCH = 1000
 TICK_SECONDS = 1.0
 #: A placement that came back is tried again after this long, in seconds, with jitter.
 CAME_BACK_SECONDS = 5.0
+#: Longest wait between two tries while broker or store is away, in seconds.
+LONGEST_BACKOFF_SECONDS = 5.0
 #: The topology is repaired at most this often, in seconds.
 REPAIR_SECONDS = 10.0
 
@@ -113,7 +116,7 @@ class Relay:
         if why:
             self.on_state(f"waiting: {why}")
             stop.wait(self.backoff_seconds * (0.5 + random.random()))
-            self.backoff_seconds = min(self.backoff_seconds * 2, 10.0)
+            self.backoff_seconds = min(self.backoff_seconds * 2, LONGEST_BACKOFF_SECONDS)
             return True
         self.backoff_seconds = 0.5
         if not published:
@@ -187,21 +190,27 @@ class Relay:
         returned = [waiting for waiting in batch if waiting.letter.message_id in back]
         with writing(self.engine) as connection:
             if placed:
-                placed.sort(key=lambda waiting: (waiting.resource_id, waiting.node_id))
-                rows = [
-                    {"r": w.resource_id, "n": w.node_id, "g": w.generation, "j": w.job_id, "now": now} for w in placed
-                ]
-                connection.execute(_SENT, rows)
-                connection.execute(_TARGET_SENT, rows)
+                self._mark_placed(connection, placed, now)
             letters = [waiting.action_id for waiting in done if waiting.action_id]
             if letters:
                 connection.execute(delete(Action).where(Action.id.in_(letters)))
+                _mark_targets(connection, [waiting for waiting in done if waiting.action_id], now)
             self._hold_back(connection, returned, back, now)
+
+    def _mark_placed(self, connection: Connection, placed: list[Waiting], now: datetime) -> None:
+        placed.sort(key=lambda waiting: (waiting.resource_id, waiting.node_id))
+        sent = [{"resource_id": w.resource_id, "node_id": w.node_id, "sent": w.generation, "not_before_at": None,
+                 "reason": None} for w in placed]  # fmt: skip
+        together.change(connection, Placement, sent, ("resource_id", "node_id"), _is_news)
+        _mark_targets(connection, placed, now)
 
     def _hold_back(self, connection: Any, returned: Sequence[Waiting], back: dict[str, str], now: datetime) -> None:
         for waiting in returned:
             if waiting.action_id:
                 connection.execute(delete(Action).where(Action.id == waiting.action_id))
+                if waiting.job_id is not None:
+                    why = back[waiting.letter.message_id]
+                    actions.came_back(connection, waiting.job_id, waiting.node_id, why, now)
                 continue
             later = now + timedelta(seconds=CAME_BACK_SECONDS * (0.5 + random.random()))
             connection.execute(
@@ -232,41 +241,38 @@ class Relay:
         return True
 
 
-_SENT = (
-    update(Placement)
-    .where(Placement.resource_id == bindparam("r"), Placement.node_id == bindparam("n"),
-           Placement.sent < bindparam("g"), Placement.wanted >= bindparam("g"))
-    .values(sent=bindparam("g"), not_before_at=None, reason=None)
-)  # fmt: skip
-_TARGET_SENT = (
-    update(Target)
-    .where(Target.job_id == bindparam("j"), Target.node_id == bindparam("n"), Target.sent_at.is_(None))
-    .values(sent_at=bindparam("now"))
-)
+def _mark_targets(connection: Connection, sent: Sequence[Waiting], now: datetime) -> None:
+    targets = [{"job_id": w.job_id, "node_id": w.node_id, "sent_at": now} for w in sent if w.job_id is not None]
+    together.change(connection, Target, targets, ("job_id", "node_id"), _is_unsent)
+
+
+def _is_news(new: Mapping[str, Any]) -> ColumnElement[bool]:
+    return and_(Placement.sent < new["sent"], Placement.wanted >= new["sent"])
+
+
+def _is_unsent(new: Mapping[str, Any]) -> ColumnElement[bool]:
+    return Target.sent_at.is_(None)
 
 
 def _letters(connection: Any, alive: dict[int, Node], held: frozenset[int] = frozenset()) -> list[Waiting]:
     """A paused node is still told what belongs to hello, and its brake itself; what a job asks of it waits."""
     may_go = or_(Action.job_id.is_(None), _is_free(Action.node_id, held))
     rows = connection.execute(select(Action).where(may_go).order_by(Action.id).limit(BATCH)).all()
+    found = [(row, _letter(row, alive[row.node_id])) for row in rows if row.node_id in alive]
     return [
-        Waiting(
-            Letter(f"letter.{row.id}", _letter_key(row, alive), row.body, type=row.form),
-            node_id=row.node_id,
-            action_id=row.id,
-        )
-        for row in rows
-        if row.node_id in alive
-    ]  # fmt: skip
+        Waiting(letter, node_id=row.node_id, job_id=row.job_id, action_id=row.id) for row, letter in found if letter
+    ]
+
+
+def _letter(row: Any, node: Node) -> Letter | None:
+    if row.job_id is not None:
+        return actions.letter(row, time_now())
+    return Letter(f"letter.{row.id}", routing.job_key("hello", node.name, row.form), row.body, type=row.form)
 
 
 def _is_free(node_id: Any, held: frozenset[int]) -> ColumnElement[bool]:
     """Whether a node is not paused."""
     return false() if pause.EVERY in held else node_id.not_in(held)
-
-
-def _letter_key(row: Any, alive: dict[int, Node]) -> str:
-    return routing.job_key("hello", alive[row.node_id].name, row.form)
 
 
 def _placements(connection: Any, alive: dict[int, Node], held: frozenset[int] = frozenset()) -> list[Waiting]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, insert, select, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, insert, select, update
 
 from ..models import nouns, states, wire
 from ..models.digest import Digest, bucket
@@ -150,16 +150,18 @@ def _cover(connection: Connection, node_id: int, hello: wire.Letter, now: dateti
     theirs = {row[0]: (row[1], row[2]) for row in hello["rows"] if bucket(row[0]) in buckets}
     ours = {row.resource_id: row for row in digests.rows(connection, node_id, buckets)}
     again: list[int] = []
+    behind: dict[int, int] = {}
     unopened = _unopened(connection, Target.node_id == node_id)
     for resource_id, row in sorted(ours.items()):
         wanted, outcome = theirs.get(resource_id, (0, 0))
         if wanted < row.wanted:
-            _lower_sent(connection, node_id, resource_id, wanted)
+            behind[resource_id] = wanted
         elif wanted > row.wanted:
             if (resource_id, node_id) not in unopened:
                 _raise_above(connection, node_id, resource_id, wanted, now)
         elif outcome != (row.outcome if row.done == row.wanted else states.Outcome.OPEN) and outcome:
             again.append(resource_id)
+    _lower_sent(connection, node_id, behind)
     wanted_now = [[row.resource_id, row.wanted] for row in digests.rows(connection, node_id, buckets)]
     unlisted = sorted(theirs.keys() - {row[0] for row in wanted_now})
     for part in _parts(buckets, wanted_now, again, unlisted):
@@ -189,12 +191,18 @@ def _parts(buckets: Collection[int], wanted: Sequence[list[int]], again: Sequenc
         yield part
 
 
-def _lower_sent(connection: Connection, node_id: int, resource_id: int, to: int) -> None:
-    connection.execute(
-        update(Placement)
-        .where(Placement.node_id == node_id, Placement.resource_id == resource_id, Placement.sent > to)
-        .values(sent=to, not_before_at=None)
-    )
+def _lower_sent(connection: Connection, node_id: int, behind: Mapping[int, int]) -> None:
+    """What the node lacks is sent again: `sent` becomes what it has."""
+    if behind:
+        connection.execute(_LOWER_SENT, [{"n": node_id, "r": each, "to": to} for each, to in sorted(behind.items())])
+
+
+_LOWER_SENT = (
+    update(Placement)
+    .where(Placement.node_id == bindparam("n"), Placement.resource_id == bindparam("r"),
+           Placement.sent > bindparam("to"))
+    .values(sent=bindparam("to"), not_before_at=None)
+)  # fmt: skip
 
 
 def _unopened(connection: Connection, which: ColumnElement[bool]) -> set[tuple[int, int]]:
@@ -253,6 +261,14 @@ def _synced(connection: Connection, node_id: int, now: datetime) -> None:
         .where(NodeStatus.node_id == node_id, NodeStatus.state == states.NodeState.NEW)
         .values(state=states.NodeState.UNSYNCED, state_at=now)
     )
+
+
+def strangers(connection: Connection) -> frozenset[int]:
+    """Nodes that have not said hello under this id in this life of the store."""
+    rows = connection.execute(
+        select(NodeStatus.node_id).where(NodeStatus.reported != numbers.incarnation(connection))
+    )
+    return frozenset(rows.scalars())
 
 
 def hail(connection: Connection, node_id: int, node: str, now: datetime) -> None:

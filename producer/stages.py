@@ -7,15 +7,21 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, func, or_, select, update
 
 from ..models import states
-from ..models.store import Job, NodeStatus, Placement, Target, bells, digests
+from ..models.store import Job, NodeStatus, Placement, Target, bells, digests, together
 from . import grace
 from .events import Happened, record
 
 #: Words of a target that are counted as neither applied nor failed.
-CLOSED = (states.Target.SUPERSEDED, states.Target.CANCELLED, states.Target.HALTED, states.Target.LOST)
+CLOSED = (
+    states.Target.SUPERSEDED,
+    states.Target.CANCELLED,
+    states.Target.HALTED,
+    states.Target.LOST,
+    states.Target.EXPIRED,
+)
 
 
 def open_stage(
@@ -41,8 +47,7 @@ def open_stage(
     missing = [
         {"resource_id": resource_id, "node_id": node, "wanted": generation} for node in nodes if node not in have
     ]
-    if missing:
-        connection.execute(insert(Placement), missing)
+    together.add(connection, Placement, missing)
     before = {node: have.get(node) for node in nodes}
     digests.changed(connection, [(node, resource_id, was, (generation, int(states.Outcome.OPEN)))
                                  for node, was in before.items() if was is None or was[0] < generation])  # fmt: skip
@@ -142,10 +147,12 @@ def _halts(connection: Connection, job: Row[Any], stage: int, waits_for_all: Seq
 
 
 def _targets(connection: Connection, job_id: int, stage: int) -> Sequence[Any]:
+    """What the targets of a stage have become, each outcome and state of a node once, with a reason of one of them."""
     return connection.execute(
-        select(Target.outcome, Target.reason, NodeStatus.state)
+        select(Target.outcome, func.min(Target.reason).label("reason"), NodeStatus.state)
         .outerjoin(NodeStatus, NodeStatus.node_id == Target.node_id)
         .where(Target.job_id == job_id, Target.stage == stage)
+        .group_by(Target.outcome, NodeStatus.state)
     ).all()
 
 

@@ -17,7 +17,7 @@ from ..models.moment import now as time_now
 from ..models.settings import Manager
 from ..models.store import Job, Placement, Resource, Revision, retried, writing
 from ..models.wire import MAX_BODY_BYTES
-from . import batches, claims, grace, hold, membership, numbers, stages
+from . import actions, batches, claims, grace, hold, membership, numbers, stages
 from .cancel import cancel, refuse_retry
 from .difference import difference
 from .events import Happened, record
@@ -92,6 +92,8 @@ def submit_one(connection: Connection, around: Surroundings, wish: Wish, now: da
     mark = _mark(noun, name, wish)
     if earlier := _earlier(connection, wish, mark):
         return earlier
+    if action := noun.action(wish.verb):
+        return actions.submit(connection, noun, name, action, wish, mark, now)
     if wish.verb == "cancel" and (dropped := hold.drop(connection, noun, name, wish, now)):
         return dropped
     if wish.verb == "retry" and "job" in wish.fields:

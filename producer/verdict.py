@@ -140,13 +140,15 @@ def _broker(status: Mapping[str, Any]) -> Iterator[Reason]:
             what = "nobody reads it (onehost audit run)" if queue else "it does not exist (onehost broker apply)"
             yield Reason("queue", name, f"queue {name}: {what}", is_bad=name == routing.AUDIT_QUEUE)
         elif queue["messages"] > DEEP:
-            yield Reason("queue-deep", name, f"queue {name} holds {queue['messages']} messages")
+            yield Reason("queue-deep", name, f"queue {name} holds {_many(queue['messages'], 'message')}")
 
 
 def _node(node: Mapping[str, Any], status: Mapping[str, Any], now: datetime) -> Iterator[Reason]:
     name, beat = node["name"], node["beat"]
     if node["state"] != states.NodeState.ONLINE:
-        waits = f", {_changes(node['open'])} wait{'s' if node['open'] == 1 else ''} for it" if node["open"] else ""
+        waits = (
+            f", {_many(node['open'], 'change')} wait{'s' if node['open'] == 1 else ''} for it" if node["open"] else ""
+        )
         yield Reason(str(node["state"]), name, f"node {name} is {node['state']}{waits}")
     elif not beat.get("synced", True):
         yield Reason("unsynced", name, f"node {name} is not synced")
@@ -159,7 +161,7 @@ def _node(node: Mapping[str, Any], status: Mapping[str, Any], now: datetime) -> 
             which = "ahead of" if skew > 0 else "behind"
             yield Reason("skew", name, f"the clock of {name} is {abs(skew):.0f} s {which} the manager's")
     if node.get("orphans"):
-        text = f"node {name} holds {node['orphans']} resources that the store does not know"
+        text = f"node {name} holds {_many(node['orphans'], 'resource')} that the store does not know"
         yield Reason("orphans", name, text)
     yield from _queue(node, status, now)
 
@@ -169,7 +171,7 @@ def _behind(node: Mapping[str, Any], now: datetime) -> Iterator[Reason]:
     if oldest and now - oldest["since_at"] > SLOW:
         where = "sent and not done" if oldest["is_sent"] else "not sent yet"
         text = (
-            f"node {node['name']} is behind: {_changes(node['open'])} open, the oldest of {oldest['noun']} "
+            f"node {node['name']} is behind: {_many(node['open'], 'change')} open, the oldest of {oldest['noun']} "
             f"{oldest['name']} for {ago(now - oldest['since_at'])}, {where}"
         )
         yield Reason("behind", node["name"], text)
@@ -184,9 +186,9 @@ def _queue(node: Mapping[str, Any], status: Mapping[str, Any], now: datetime) ->
     if queue is None:
         yield Reason("queue", name, f"node {name} has no queue (onehost broker apply)")
     elif queue["messages"] > DEEP:
-        yield Reason("queue-deep", name, f"the queue of {name} holds {queue['messages']} messages{since}")
+        yield Reason("queue-deep", name, f"the queue of {name} holds {_many(queue['messages'], 'message')}{since}")
     elif node["state"] == states.NodeState.ONLINE and not queue["consumers"]:
-        yield Reason("queue", name, f"nobody reads the queue of {name}: {queue['messages']} messages{since}")
+        yield Reason("queue", name, f"nobody reads the queue of {name}: {_many(queue['messages'], 'message')}{since}")
 
 
 def _records(status: Mapping[str, Any], now: datetime) -> Iterator[Reason]:
@@ -194,16 +196,18 @@ def _records(status: Mapping[str, Any], now: datetime) -> Iterator[Reason]:
         text = f"{status['placements_failed']} failed on a node (onehost job list --state failed)"
         yield Reason("failed", "", text)
     if status["jobs_held"]:
-        yield Reason("held", "", f"{status['jobs_held']} jobs are held (onehost job list --state held)")
+        yield Reason("held", "", f"{_many(status['jobs_held'], 'job')} held (onehost job list --state held)")
     if status["dead_letters"]:
-        yield Reason("dead", "", f"{status['dead_letters']} dead letters are kept (onehost dead list --state kept)")
+        yield Reason(
+            "dead", "", f"{_many(status['dead_letters'], 'dead letter')} kept (onehost dead list --state kept)"
+        )
     lag = now - status["unsealed_at"] if status["unsealed_at"] else timedelta(0)
     if status["unsealed"] > UNSEALED or lag > SLOW:
-        yield Reason("unsealed", "", f"{status['unsealed']} events wait for their seal, the oldest for {ago(lag)}")
+        yield Reason("unsealed", "", f"{_many(status['unsealed'], 'event')} without a seal, the oldest for {ago(lag)}")
 
 
-def _changes(count: int) -> str:
-    return f"{count} change{'' if count == 1 else 's'}"
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def age(at: datetime | None, now: datetime) -> timedelta:

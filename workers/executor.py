@@ -40,7 +40,8 @@ class Executor:
 
     def __init__(self, ledger: Ledger, host: Host, reconcilers: Mapping[str, Reconciler], synced: threading.Event,
                  *, reported: Callable[[], None], ready: Callable[[], None],
-                 serve: Callable[[], None], on_pause: Callable[[], None] = lambda: None) -> None:  # fmt: skip
+                 serve: Callable[[], None], on_pause: Callable[[], None] = lambda: None,
+                 act: Callable[[], None] = lambda: None) -> None:  # fmt: skip
         self._ledger = ledger
         self._host = host
         self._reconcilers = reconcilers
@@ -49,6 +50,7 @@ class Executor:
         self._ready = ready
         self._start_serving = serve
         self._on_pause = on_pause
+        self._act = act
         #: The brake is pulled, and no round is under way.
         self.is_paused = ledger.brake.is_pulled
         self._news = threading.Event()
@@ -85,6 +87,7 @@ class Executor:
             if not self._pass_brake(stop):  # after the clearing: a stop that wakes us in between is not slept through
                 return
             self._answer()
+            self._act()
             entries = self._ledger.take(ROUND)
             if entries:
                 self.round(entries)

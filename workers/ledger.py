@@ -20,6 +20,7 @@ from ..models.canonical import canonical
 from ..models.digest import Digest, bucket
 from ..models.errors import NotFound
 from ..models.states import Outcome
+from .actions import Actions
 from .brake import Brake
 from .entry import Difference, Entry
 from .highest import Highest
@@ -47,6 +48,7 @@ class Ledger:
         self.outgoing = Outgoing(self._file)
         self.brake = Brake(self._file)
         self.highest = Highest(self._file)
+        self.actions = Actions(self._file, self.outgoing, self._changing)
         self.digest = self._summed()
 
     def close(self) -> None:
@@ -60,12 +62,12 @@ class Ledger:
         return digest
 
     @contextmanager
-    def _changing(self) -> Iterator[sqlite3.Connection]:
-        """One durable commit; if it fails, what is kept in memory goes back with it."""
+    def _changing(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
+        """One commit; if it fails, what is kept in memory goes back with it."""
         with self._mutex:
             number = self.outgoing.number
             try:
-                with self._file.transaction() as db:
+                with self._file.transaction(durable=durable) as db:
                     yield db
             except BaseException:
                 self.outgoing.number, self.digest = number, self._summed()
@@ -140,8 +142,11 @@ class Ledger:
         return [groups[starts] for starts in sorted(groups)]
 
     def start(self, entries: Sequence[Entry]) -> None:
-        """Marks that a round begins, before anything is looked at: whatever kills the worker now is among these."""
-        with self._changing() as db:
+        """Marks that a round begins, before anything is looked at: whatever kills the worker now is among these.
+
+        `keep` puts it on disk, before anything is changed: a machine that dies of a change finds it there.
+        """
+        with self._changing(durable=False) as db:
             db.executemany(
                 """UPDATE entry SET difference = CASE WHEN started = :g THEN difference END,
                    started_at = CASE WHEN started = :g THEN started_at ELSE :now END, started = :g,
@@ -288,7 +293,7 @@ def _judge(
         noun = nouns.noun(letter["noun"])
     except NotFound:
         return f"needs a worker that knows the noun {letter['noun']}", False
-    unknown = sorted((spec or {}).keys() - noun.schema().fields.keys())
+    unknown = sorted((spec or {}).keys() - noun.schema._declared_fields.keys())
     if letter["version"][0] > noun.version[0] or unknown:
         version = ".".join(map(str, letter["version"]))
         what = f", field {unknown[0]}" if unknown else ""

@@ -16,7 +16,7 @@ from ..models.metrics import Tally
 from .metrics import COMMITS
 
 #: The revision of the tables that this code reads.
-REVISION = "0001"
+REVISION = "0002"
 #: How often a second worker asks whether the first one is gone, in seconds.
 ASK_AGAIN_SECONDS = 0.5
 
@@ -50,9 +50,13 @@ class LedgerFile:
         self.write("INSERT OR REPLACE INTO fact (name, value) VALUES ('probed', ?)", [(str(time.time()),)])
 
     @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
-        """One durable commit, or nothing at all."""
-        with self._mutex:
+    def transaction(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
+        """One durable commit, or nothing at all.
+
+        Not durable: it outlives this process, but a failing machine may take it back, until the next durable commit:
+        that one puts everything before it on disk too.
+        """
+        with self._mutex, self._synchronous(durable):
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
@@ -63,9 +67,20 @@ class LedgerFile:
             self._db.execute("COMMIT")
             self.tally.observe(COMMITS, time.monotonic() - began)
 
-    def write(self, statement: str, rows: Iterable[Sequence[Any]]) -> None:
+    @contextmanager
+    def _synchronous(self, durable: bool) -> Iterator[None]:
+        if durable:
+            yield
+            return
+        self._db.execute("PRAGMA synchronous=NORMAL")
+        try:
+            yield
+        finally:
+            self._db.execute("PRAGMA synchronous=FULL")
+
+    def write(self, statement: str, rows: Iterable[Sequence[Any]], *, durable: bool = True) -> None:
         """One statement for each of these rows, in one commit."""
-        with self.transaction() as db:
+        with self.transaction(durable=durable) as db:
             db.executemany(statement, rows)
 
     def read(self, statement: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:

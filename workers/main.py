@@ -16,6 +16,7 @@ from ..broker_config.publisher import Publisher
 from ..models import logs, metrics
 from ..models.errors import Unreachable
 from ..models.settings import Worker as Settings
+from .actions import Performer
 from .executor import Executor
 from .host import Host
 from .ledger import Ledger
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 
 #: A receiver that has not gone round for this long, in seconds, is hung: supervisor starts a new process.
 HUNG_SECONDS = 60.0
+#: How often somebody looks whether it is, in seconds.
+WATCH_SECONDS = 5.0
 #: After a stop: what a round under way and a last report may take, and when a silent broker is given up, in seconds.
 STOP_SECONDS, GIVE_UP_SECONDS = 4.5, 2.0
 #: How often the trash of removed homes is looked through, in seconds.
@@ -53,8 +56,10 @@ class Worker:
         self.executor = Executor(
             self.ledger, host, known, self.sync.synced, reported=self.reporter.wake,
             ready=lambda: host.recover(self._roles()), serve=lambda: host.start(self._roles()),
-            on_pause=self.reporter.beat,
+            on_pause=self.reporter.beat, act=self._act,
         )  # fmt: skip
+        own = {("node", "sync"): self.sync.say_hello}
+        self._performer = Performer(self.ledger, host, known, own, self.reporter.wake)
         respondent = Respondent(self.ledger, host, known, self.executor, self.reporter)
         self.receiver = Receiver(settings.broker, settings.node, self.ledger, self.sync, self.executor.wake,
                                  respondent.ask, self._say)  # fmt: skip
@@ -64,6 +69,7 @@ class Worker:
     def run(self) -> None:
         """Sets up the machine, then runs until stopped. The receiver runs on the calling thread."""
         self._host.recover(self._roles())
+        self._performer.recover()
         threads = [
             threading.Thread(target=self._guard, args=(self.executor.run, self.stop), name="executor", daemon=True),
             threading.Thread(
@@ -91,13 +97,14 @@ class Worker:
             os._exit(70)
 
     def _watch(self) -> None:
-        while not self.stop.wait(1.0):
+        while not self.stop.wait(WATCH_SECONDS):
             if time.monotonic() - self.receiver.consumer.turned_at > HUNG_SECONDS:
                 log.error("hung", extra={"action": "hung", "seconds": HUNG_SECONDS})
                 os._exit(70)
             if time.monotonic() - self._swept_at > SWEEP_SECONDS:
                 self._swept_at = time.monotonic()
                 self._sweep()
+        self.receiver.consumer.wake()
         self._wake()
         if not self._ended.wait(GIVE_UP_SECONDS):
             self._give_up.set()
@@ -111,6 +118,9 @@ class Worker:
     def _roles(self) -> frozenset[str]:
         """What this node did when it was here last, by its own ledger."""
         return frozenset().union(*(entry.roles for entry in self.ledger.entries("node") if entry.roles))
+
+    def _act(self) -> None:
+        self._performer.run()
 
     def _wake(self) -> None:
         self.reporter.wake()

@@ -59,6 +59,21 @@ class Outgoing:
             (self.epoch, self.number, entry.noun, row["job"], canonical(body)),
         )
 
+    def add_action(self, db: sqlite3.Connection, row: sqlite3.Row, outcome: str, reason: str, did: str,
+                   seconds: float) -> None:  # fmt: skip
+        """Part of a transaction of the ledger: acknowledges an action under the next number."""
+        self.number += 1
+        body = {
+            "incarnation": row["incarnation"], "id": row["id"], "noun": row["noun"], "name": row["name"],
+            "generation": 0, "action": row["job"], "outcome": outcome, "reason": wire.clean(reason, wire.MAX_TEXT),
+            "difference": {"it": wire.clean(did, LONGEST_WORD)} if did else {}, "seconds": {"action": seconds},
+            "at": time.time(), "epoch": self.epoch, "number": self.number,
+        }  # fmt: skip
+        db.execute(
+            "INSERT INTO ack (epoch, number, noun, job, body) VALUES (?, ?, ?, ?, ?)",
+            (self.epoch, self.number, row["noun"], row["job"], canonical(body)),
+        )
+
     def unpublished(self, limit: int = 500) -> list[sqlite3.Row]:
         """Those the broker does not have yet, in order."""
         return self._file.read(
@@ -66,13 +81,16 @@ class Outgoing:
         )
 
     def published(self, keys: Iterable[tuple[int, int]]) -> None:
-        """Marks what the broker has confirmed. It is kept until the manager says that it has it."""
-        self._file.write("UPDATE ack SET published = 1 WHERE epoch = ? AND number = ?", keys)
+        """Marks what the broker has confirmed. It is kept until the manager says that it has it.
+
+        Not durable, like `forget`: what is published twice is stored once, and what is held still is asked about.
+        """
+        self._file.write("UPDATE ack SET published = 1 WHERE epoch = ? AND number = ?", keys, durable=False)
 
     def forget(self, epoch: int, up_to: int) -> None:
         """Drops what is in the audit store."""
         if self._file.one("SELECT 1 FROM ack WHERE epoch = ? AND number <= ? LIMIT 1", (epoch, up_to)):
-            self._file.write("DELETE FROM ack WHERE epoch = ? AND number <= ?", [(epoch, up_to)])
+            self._file.write("DELETE FROM ack WHERE epoch = ? AND number <= ?", [(epoch, up_to)], durable=False)
 
     def publish_again(self, keys: Iterable[tuple[int, int]]) -> None:
         """The manager lacks these."""

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+#: How often the consumer looks whether it still consumes while nothing arrives, in seconds.
+IDLE_SECONDS = 2.0
 #: The only broker user whose letters are obeyed.
 MANAGER_USER = "relay"
 #: The broker user of those who only ask.
@@ -35,7 +37,7 @@ class Receiver:
         self._news = news
         self._asked = asked
         self.consumer = Consumer(broker, [routing.node_queue(node)], self.store, ready=ledger.probe,
-                                 on_state=on_state, on_start=sync.say_hello, idle_seconds=0.5)  # fmt: skip
+                                 on_state=on_state, on_start=sync.say_hello, idle_seconds=IDLE_SECONDS)  # fmt: skip
 
     def store(self, batch: Sequence[Delivery]) -> list[Delivery]:
         """Writes a batch; gives what is no letter for this node, for the dead-letter queue."""
@@ -55,6 +57,9 @@ class Receiver:
                 self._ledger.outgoing.forget(*have)
             if news:
                 self._news()
+        doings = [letter for letter in letters if letter.form == "action"]
+        if doings and self._ledger.actions.store(doings):
+            self._news()
         for letter in letters:
             if letter.form in ("welcome", "cover", "hail"):
                 self._sync.hear(letter)

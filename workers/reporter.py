@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 #: Longest sleep without a reason, in seconds: the connection wants a tick.
-TICK_SECONDS = 1.0
+TICK_SECONDS = 2.5
 #: A broker that is away is tried again after this long at first, in seconds.
 BACKOFF_SECONDS = 0.5
-LONGEST_BACKOFF_SECONDS = 10.0
+LONGEST_BACKOFF_SECONDS = 5.0
 
 
 class Reporter:
@@ -64,7 +64,7 @@ class Reporter:
         """Reports until `stop` is set; then once more, so that what is done is known."""
         unsent: list[dict[str, Any]] = []
         while not stop.is_set():
-            self._news.wait(TICK_SECONDS)
+            self._news.wait(max(0.0, min(TICK_SECONDS, self._beat_at + self._beat_seconds - time.monotonic())))
             self._news.clear()
             unsent += sync.to_say()
             why = self._turn(unsent)

@@ -8,9 +8,9 @@ import pkgutil
 from functools import cache
 
 from ..errors import NotFound
-from .noun import Claim, Noun, Option, Spec, Stage, Surroundings, Verb
+from .noun import Action, Claim, Noun, Option, Spec, Stage, Surroundings, Verb
 
-__all__ = ["Claim", "Noun", "Option", "Spec", "Stage", "Surroundings", "Verb", "noun", "nouns"]
+__all__ = ["Action", "Claim", "Noun", "Option", "Spec", "Stage", "Surroundings", "Verb", "noun", "nouns"]
 
 
 @cache

@@ -11,7 +11,7 @@ from marshmallow.validate import Length, OneOf
 from .. import names
 from ..errors import Refused
 from .fields import DocumentRoot, Domain, PasswordHash, SshKey, YesNo, integer
-from .noun import Claim, Noun, Option, Spec, Stage, Surroundings, Verb
+from .noun import Action, Claim, Noun, Option, Spec, Stage, Surroundings, Verb
 
 ACCESS = ("none", "sftp", "shell")
 
@@ -75,6 +75,15 @@ class Account(Noun):
             "delete alice --yes alice",
             removes=True,
             asks=True,
+        ),
+    )
+
+    actions = (
+        Action(
+            "logout",
+            "End its shells and file transfers on every node.",
+            "logout alice",
+            roles=frozenset({"web", "ssh"}),
         ),
     )
 

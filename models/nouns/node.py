@@ -10,7 +10,7 @@ from marshmallow.validate import Length, OneOf
 from .. import names
 from ..errors import Refused
 from .fields import Address, integer
-from .noun import Claim, Noun, Option, Spec, Stage, Surroundings, Verb
+from .noun import Action, Claim, Noun, Option, Spec, Stage, Surroundings, Verb
 
 ROLES = ("web", "ssh", "storage", "director")
 TRAFFIC = ("active", "cordoned", "drained")
@@ -66,6 +66,8 @@ class Node(Noun):
         Verb("uncordon", "Give it traffic again.", "uncordon web1", fixed={"traffic": "active"}),
         Verb("remove", "Take a node out of the cluster.", "remove web1 --yes web1", removes=True, asks=True),
     )
+
+    actions = (Action("sync", "Let it compare what it holds with the store, now.", "sync web1", on_itself=True),)
 
     def check_name(self, name: str) -> str:
         return names.node(name)

@@ -59,6 +59,21 @@ class Verb:
     asks: bool = False
 
 
+@dataclass(frozen=True)
+class Action:
+    """Something to be done once on nodes, which is no state: at most once, soon or not at all."""
+
+    name: str
+    help: str
+    example: str
+    #: Only on nodes with one of these roles; empty: on every node where the resource is.
+    roles: frozenset[str] = frozenset()
+    #: Only on the nodes that the resource is placed on for itself (`extra_nodes`).
+    on_itself: bool = False
+    #: Not done after this long.
+    deadline_seconds: float = 60.0
+
+
 class Surroundings(Protocol):
     """What a noun may look at while a wish is checked: the wanted specs of the store, in the same transaction."""
 
@@ -90,6 +105,7 @@ class Noun:
     #: Kinds of the numbers that `numbers` finds, each given out once (uid).
     number_kinds: ClassVar[frozenset[str]] = frozenset()
     verbs: ClassVar[Sequence[Verb]] = ()
+    actions: ClassVar[Sequence[Action]] = ()
     #: Columns of `list`, after the name.
     columns: ClassVar[Sequence[str]] = ()
     #: Rounds take nouns of lower order first, and remove them last.
@@ -156,6 +172,10 @@ class Noun:
     def verb(self, name: str) -> Verb | None:
         """The verb of that name, if it has one."""
         return next((verb for verb in self.verbs if verb.name == name), None)
+
+    def action(self, name: str) -> Action | None:
+        """The action of that name, if it has one."""
+        return next((action for action in self.actions if action.name == name), None)
 
 
 def flatten(messages: Any, path: str = "") -> dict[str, str]:

@@ -7,12 +7,13 @@ a search travel as one JSON text, and changes are the same statement once for ea
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
 from sqlalchemy import (
     ARRAY,
+    ColumnElement,
     Connection,
     FromClause,
     Table,
@@ -28,41 +29,45 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.dml import Insert, Update
 
+from .tables import Base, Number
+
 Row = Mapping[str, Any]
+Condition = Callable[[Mapping[str, Any]], ColumnElement[bool]]
 
 
 def keyed(connection: Connection, names: Sequence[str], keys: Sequence[Sequence[int]]) -> FromClause:
     """A relation of whole numbers to join with: one row for each key, one column for each name."""
-    from .tables import Number
-
     if connection.dialect.name == "sqlite":
         each = func.json_each(literal(json.dumps([list(key) for key in keys]))).table_valued("value")
-        columns = [type_coerce(func.json_extract(each.c.value, f"$[{at}]"), Number).label(name)
-                   for at, name in enumerate(names)]  # fmt: skip
-        return select(*columns).subquery("keyed")
+        found = (func.json_extract(each.c.value, f"$[{at}]") for at in range(len(names)))
+        labels = [type_coerce(value, Number).label(name) for value, name in zip(found, names, strict=True)]
+        return select(*labels).subquery("keyed")
     arrays = [literal([key[at] for key in keys], ARRAY(Number)) for at in range(len(names))]
     columns = [column(name, Number) for name in names]
     return func.unnest(*arrays).table_valued(*columns, name="keyed").render_derived()
 
 
-def change(connection: Connection, table: Table, rows: Sequence[Row], key: tuple[str, ...],
-           only: tuple[str, ...] = ()) -> None:  # fmt: skip
+def change(connection: Connection, table: type[Base], rows: Sequence[Row], key: tuple[str, ...],
+           only: Condition | None = None) -> None:  # fmt: skip
     """Sets the columns that the rows name, in the rows of `table` with these keys, each key once.
 
-    `only` names columns that must still be NULL: whoever came first stays.
+    `only` says, given the new values by column, which rows may still be changed; a function of a module, not a lambda.
     """
     if rows:
         build = _change_each if connection.dialect.name == "sqlite" else _change_all
-        statement = build(table, tuple(rows[0]), key, only)
-        connection.execute(statement, _given(connection, rows))
+        connection.execute(build(_table(table), tuple(rows[0]), key, only), _given(connection, rows))
 
 
-def add(connection: Connection, table: Table, rows: Sequence[Row]) -> None:
+def add(connection: Connection, table: type[Base], rows: Sequence[Row]) -> None:
     """Adds rows that name the same columns, in this order."""
     if len(rows) > 1 and connection.dialect.name != "sqlite":
-        connection.execute(_add_all(table, tuple(rows[0])), _given(connection, rows))
+        connection.execute(_add_all(_table(table), tuple(rows[0])), _given(connection, rows))
     elif rows:
         connection.execute(insert(table), rows)
+
+
+def _table(table: type[Base]) -> Table:
+    return Base.metadata.tables[table.__tablename__]
 
 
 def _given(connection: Connection, rows: Sequence[Row]) -> Any:
@@ -73,18 +78,21 @@ def _given(connection: Connection, rows: Sequence[Row]) -> Any:
 
 
 @cache
-def _change_each(table: Table, names: tuple[str, ...], key: tuple[str, ...], only: tuple[str, ...]) -> Update:
-    which = [table.c[name] == bindparam(f"_{name}") for name in key]
-    which += [table.c[name].is_(None) for name in only]
-    return update(table).where(and_(*which)).values({name: bindparam(f"_{name}") for name in names if name not in key})
+def _change_each(table: Table, names: tuple[str, ...], key: tuple[str, ...], only: Condition | None) -> Update:
+    return _change(table, {name: bindparam(f"_{name}", type_=table.c[name].type) for name in names}, key, only)
 
 
 @cache
-def _change_all(table: Table, names: tuple[str, ...], key: tuple[str, ...], only: tuple[str, ...]) -> Update:
+def _change_all(table: Table, names: tuple[str, ...], key: tuple[str, ...], only: Condition | None) -> Update:
     new = _columns(table, names)
-    which = [table.c[name] == new.c[name] for name in key]
-    which += [table.c[name].is_(None) for name in only]
-    return update(table).where(and_(*which)).values({name: new.c[name] for name in names if name not in key})
+    return _change(table, {name: new.c[name] for name in names}, key, only)
+
+
+def _change(table: Table, new: Mapping[str, Any], key: tuple[str, ...], only: Condition | None) -> Update:
+    which = [table.c[name] == new[name] for name in key]
+    if only:
+        which.append(only(new))
+    return update(table).where(and_(*which)).values({name: new[name] for name in new if name not in key})
 
 
 @cache

@@ -35,6 +35,8 @@ def main() -> None:
         settings.MANAGER_FILE.touch(mode=0o600)
         settings.MANAGER_FILE.write_text(
             'store = "sqlite:////var/lib/onehost/store.db"\noffline_after_seconds = 8.0\n'
+            # Tests remove and suspend a lot, and look at once at what became of it.
+            "grace_seconds = 0\nheld_beyond_per_hour = 0\n"
             f"relay_metrics_port = {settings.RELAY_METRICS_PORT}\naudit_metrics_port = {settings.AUDIT_METRICS_PORT}\n"
         )
     config = settings.manager()

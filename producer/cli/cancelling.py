@@ -16,7 +16,7 @@ def undone(job: Mapping[str, Any], receipt: Receipt) -> dict[str, str]:
     """By node what became of the cancelled job there. `job` is read after the cancel."""
     if receipt.job_id is None:
         return {}
-    again = f"{_again(receipt)} as generation {receipt.generation} (job {receipt.job_id})"
+    again = f"{_again(receipt)} (generation {receipt.generation}, job {receipt.job_id})"
     found: dict[str, str] = {}
     for target in job["nodes"]:
         match target["state"]:
@@ -40,5 +40,5 @@ def _again(receipt: Receipt) -> str:
     if receipt.difference.get("resource") == "removed":
         return "its removal is wanted"
     if receipt.difference.get("resource") == "made":
-        return "it is wanted again, as it was"
+        return "it is wanted again as it was"
     return "what was wanted before is wanted again"

@@ -69,8 +69,8 @@ def _sample(session: Session, verb: str, job_ids: Sequence[int], *, err: bool = 
         table(session, ("id", "kind", "resource", "state", "actor", "submitted"), rows)
     for row in rows if err else ():
         click.echo("  " + "  ".join(cell(value) for value in row), err=True)
-    more = f" and {len(job_ids) - len(rows)} more" if len(job_ids) > len(rows) else ""
-    click.echo(f"{len(job_ids)} jobs would be {PAST[verb]}{f': these{more}' if more else ''}", err=err)
+    only = f" ({len(rows)} of them are shown)" if len(job_ids) > len(rows) else ""
+    click.echo(f"{len(job_ids)} jobs would be {PAST[verb]}{only}", err=err)
 
 
 def _confirm(session: Session, verb: str, job_ids: Sequence[int], how: How) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ...models.nouns import Noun, Verb
+from ...models.nouns import Action, Noun, Verb
 from . import brakes, given, node, orphans
 from .groups import Command, Group
 from .output import emit, pairs, table
@@ -26,6 +26,8 @@ def noun_group(noun: Noun) -> Group:
     group = Group(word, help=text, example=first, no_args_is_help=True)
     for verb in noun.verbs:
         group.add_command(_verb_command(noun, verb, word))
+    for action in noun.actions:
+        group.add_command(_action_command(noun, action, word))
     group.add_command(_list_command(noun, word))
     group.add_command(_show_command(noun, word))
     if noun.name == "node":
@@ -52,6 +54,15 @@ def _verb_command(noun: Noun, verb: Verb, word: str) -> Command:
 
     params = [click.Argument(["name"]), *given.parameters(verb.options), *write_options(asks=verb.asks), *own]
     return Command(verb.name, callback=run, params=params, help=verb.help, example=f"{word} {verb.example}")
+
+
+def _action_command(noun: Noun, action: Action, word: str) -> Command:
+    def run(name: str, **values: Any) -> int:
+        return wish(current(), noun, name, action.name, {}, How.taken(values))
+
+    params = [click.Argument(["name"]), *write_options(dry_run=False, generation=False)]
+    text = f"{action.help} Once, within {action.deadline_seconds:g} s or not at all."
+    return Command(action.name, callback=run, params=params, help=text, example=f"{word} {action.example}")
 
 
 def wish(session: Session, noun: Noun, name: str, verb: str, fields: dict[str, Any], how: How, *, asks: bool = False,

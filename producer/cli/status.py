@@ -152,9 +152,10 @@ def _write(session: Session, found: Found) -> None:
     click.echo()
     broker = status["broker"]
     queues = broker["queues"] if broker else {}
-    columns = ("node", "state", "roles", "traffic", "open", "queue", "synced", "version", "beat")
+    columns = ("node", "state", "roles", "traffic", "open", "queue", "waits", "synced", "version", "beat")
     rows = [
-        (n["name"], n["state"], n["roles"], n["traffic"], n["open"], _depth(queues, n["name"]), n["beat"].get("synced"),
+        (n["name"], n["state"], n["roles"], n["traffic"], n["open"], _depth(queues, n["name"]),
+         judgement.ago(now - n["oldest"]["since_at"]) if n["oldest"] else None, n["beat"].get("synced"),
          n["beat"].get("version"), f"{judgement.ago(now - n['seen_at'])} ago" if n["seen_at"] else "never")
         for n in status["nodes"]
     ]  # fmt: skip

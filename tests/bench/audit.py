@@ -6,12 +6,12 @@ Values are asked for that are frequent, rare, long gone and unknown; each must b
 from __future__ import annotations
 
 import random
-import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -51,8 +51,8 @@ def happened(count: int) -> Iterator[Happened]:
         who = ("account", f"account{number}", NODES + number)
         actor = "old-panel" if made < count // 50 else f"panel{int(chance.paretovariate(1)) % ACTORS}"
         verb = chance.choices(VERBS, (10, 50, 10, 10, 15, 5))[0]
-        yield Happened(f"account.{verb}", actor, at(), *who, job_id=job, outcome="submitted", detail={
-            "difference": {"access": "sftp", "document_root": "web"}, "generation": 3, "source": "panel 10.0.0.7"})  # fmt: skip
+        detail = {"difference": {"access": "sftp", "document_root": "web"}, "generation": 3, "source": "panel 10.0.0.7"}
+        yield Happened(f"account.{verb}", actor, at(), *who, job_id=job, outcome="submitted", detail=detail)
         made += 1
         for node in chance.sample(range(1, NODES + 1), 3):
             numbers[node] += 1
@@ -69,7 +69,8 @@ def happened(count: int) -> Iterator[Happened]:
             yield Happened("node.offline", "onehost", at(), "node", f"n{node:04}", node, f"n{node:04}", node)
             made += 1
         if not chance.randrange(20_000):
-            yield Happened("acknowledgement", "node-n0007", at(), *who, "n0007", 7, job, "strange", 6, made)
+            strange = ("n0007", 7, job, "strange", 6, made)
+            yield Happened("acknowledgement", "node-n0007", at(), *who, *strange)
             made += 1
 
 
@@ -176,7 +177,9 @@ def ask(bench: Any, onehost: Onehost, count: int, kind: str) -> None:
         words = f"{found} rows by {plan(onehost, which)}"
         bench.results.add(Row(f"audit list, {name}, {kind}", "ms", {"p50": [statistics.median(times)], "p95": [p95]},
                               note=words))  # fmt: skip
-    bench.results.add(Row(f"audit list, the slowest p95, {kind}", "ms", {"onehost": [max(worst)]}, note="(at most 100)"))
+    bench.results.add(
+        Row(f"audit list, the slowest p95, {kind}", "ms", {"onehost": [max(worst)]}, note="(at most 100)")
+    )
 
 
 def plan(onehost: Onehost, which: EventFilter) -> str:
@@ -195,7 +198,7 @@ def plan(onehost: Onehost, which: EventFilter) -> str:
         lines = [" ".join(map(str, row)) for row in connection.exec_driver_sql(explain + asked[-1][0], asked[-1][1])]
     words = []
     for line in lines:
-        if "Seq Scan" in line or "SCAN event" in line and "INDEX" not in line:
+        if "Seq Scan" in line or ("SCAN event" in line and "INDEX" not in line):
             words.append("A WHOLE TABLE" if "Seq" in line else "primary key, newest first")
         if "Sort" in line or "TEMP B-TREE" in line:
             words.append("a sort")
@@ -212,7 +215,9 @@ def prove(bench: Any, onehost: Onehost, count: int, kind: str) -> None:
     assert not verdict.problem and verdict.events == count, verdict
     bench.results.add(Row(f"audit verify of {count:,}, {kind}", "rows/s", {"onehost": [count / took]},
                           note="(at least 100,000)"))  # fmt: skip
-    for name, act in (("status", onehost.status), ("idle second of the sealer", lambda: _seal(onehost))):
+    acts = {"status": onehost.status, "idle second of the sealer": lambda: _seal(onehost, look_back=False),
+            "the sealer looks back": lambda: _seal(onehost, look_back=True)}  # fmt: skip
+    for name, act in acts.items():
         times = []
         for _ in range(TIMES):
             began = time.perf_counter()
@@ -221,9 +226,28 @@ def prove(bench: Any, onehost: Onehost, count: int, kind: str) -> None:
         bench.results.add(Row(f"{name}, {count:,} events, {kind}", "ms", {"onehost": times}))
 
 
-def _seal(onehost: Onehost) -> None:
+def _seal(onehost: Onehost, *, look_back: bool) -> None:
     with writing(onehost.engine) as connection:
-        seal.seal(connection)
+        seal.seal(connection, look_back=look_back)
+
+
+def indexes(bench: Any, onehost: Onehost, kind: str) -> None:
+    """What the indexes of events cost: rows inserted a second with them and, last of all, without."""
+    rates: dict[str, list[float]] = {"with indexes": [], "without": []}
+    story = happened(50 * BATCH)
+    for side, samples in rates.items():
+        if side == "without":
+            with writing(onehost.engine) as connection:
+                for index in Event.__table__.indexes:
+                    if not index.unique:
+                        connection.exec_driver_sql(f"DROP INDEX {index.name}")
+        for _ in range(20):
+            rows = [replace(next(story), epoch=None, number=None) for _ in range(BATCH)]
+            began = time.perf_counter()
+            with writing(onehost.engine) as connection:
+                record(connection, rows)
+            samples.append(BATCH / (time.perf_counter() - began))
+    bench.results.add(Row(f"audit insert, {kind}", "rows/s", rates, ("with indexes", "without", "share that is left")))
 
 
 EXPORT = """
@@ -231,7 +255,6 @@ import resource, sys
 from onehost.models import settings
 from onehost.producer import EventFilter, Onehost
 from onehost.producer.cli.export import write
-import itertools
 with Onehost(settings.Manager(store=sys.argv[1]), actor="bench") as onehost:
     write(onehost.events(EventFilter(), int(sys.argv[2])), "jsonl", sys.argv[3])
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
@@ -265,3 +288,4 @@ def measure(bench: Any) -> None:
             ask(bench, onehost, count, kind)
             prove(bench, onehost, count, kind)
             export(bench, onehost, count, kind, place)
+            indexes(bench, onehost, kind)

@@ -135,7 +135,9 @@ class SQLite:
                                 (r,)).fetchone()[0]  # fmt: skip
             self.db.execute("INSERT INTO revision VALUES (?, ?, ?)", (r, g, payload(r, g)))
             done = self.db.execute("UPDATE placement SET wanted = ?, outcome = 0 WHERE resource_id = ?", (g, r))
-            self.db.execute("INSERT INTO job (resource_id, generation, targets) VALUES (?, ?, ?)", (r, g, done.rowcount))
+            self.db.execute(
+                "INSERT INTO job (resource_id, generation, targets) VALUES (?, ?, ?)", (r, g, done.rowcount)
+            )
             self.db.execute("INSERT INTO event (body) VALUES (?)", (payload(r, g),))
         self.db.execute("COMMIT")
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as bell:

@@ -62,4 +62,5 @@ def main() -> None:
     threads[0].join()
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -78,4 +78,6 @@ def _plot(rows: Sequence[Row]) -> str:
             y += BAR
         y += 8
     head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{y + 10}" font-family="sans-serif"'
-    return f'{head} font-size="12">\n<rect width="100%" height="100%" fill="white"/>\n' + "\n".join(lines) + "\n</svg>\n"
+    return (
+        f'{head} font-size="12">\n<rect width="100%" height="100%" fill="white"/>\n' + "\n".join(lines) + "\n</svg>\n"
+    )

@@ -1,6 +1,6 @@
 """Measures onehost against the bare reference on services of its own, and against itself.
 
-    .venv/bin/python tests/bench/run.py [--out build/bench] [--only fan,sustained,enqueue,idle] [--small]
+    .venv/bin/python tests/bench/run.py [--out build/bench] [--only fan,sustained,enqueue,idle,hello,audit] [--small]
                                         [--stores postgresql,sqlite] [--nodes 1,10,100,1000] [--rounds 15]
 
 Prints a table and leaves bench.json, bench.txt and bench.svg. What each number means stands in README.md beside this.
@@ -18,7 +18,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import audit
 import enqueue
+import hello
 import idle
 from results import Results, Row
 from services.postgresql import private_postgresql
@@ -108,7 +110,8 @@ def sustained(bench: Bench) -> None:
 
 
 MEASURES: dict[str, Callable[[Any], None]] = {
-    "fan": fan, "sustained": sustained, "enqueue": enqueue.measure, "idle": idle.measure,
+    "fan": fan, "sustained": sustained, "enqueue": enqueue.measure, "idle": idle.measure, "hello": hello.measure,
+    "audit": audit.measure,
 }  # fmt: skip
 
 

@@ -211,7 +211,9 @@ class Bare(Side):
             channel.queue_declare(bare.ACKS, durable=True, arguments=quorum)
             channel.queue_purge(bare.ACKS)
             for name in self.names:
-                channel.queue_declare(f"bare.{name}", durable=True, arguments=quorum | {"x-single-active-consumer": True})
+                channel.queue_declare(
+                    f"bare.{name}", durable=True, arguments=quorum | {"x-single-active-consumer": True}
+                )
                 channel.queue_purge(f"bare.{name}")
                 channel.queue_bind(f"bare.{name}", bare.JOBS, f"*.{name}.*")
 

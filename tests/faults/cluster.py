@@ -51,8 +51,12 @@ def prepare(store: str, folder: Path) -> None:
 class Cluster:
     """See the module. `store` is a copy of what `prepare` made in `template`."""
 
-    def __init__(self, broker: RabbitMQ, store: str, template: Path, folder: Path, seed: object) -> None:
-        self.broker, self.store, self.folder = broker, store, folder
+    def __init__(self, broker: RabbitMQ, store: str, template: Path, folder: Path, seed: object,
+                 small: str = "", database: Any = None) -> None:  # fmt: skip
+        """Everything of node `small` is below `folder`/small, which the caller has made a small disk."""
+        self.broker, self.store, self.folder, self._small = broker, store, folder, small
+        #: The PostgreSQL that has the store; None: it is a SQLite file.
+        self.database = database
         self.proxy = Proxy(broker.port, seed)
         self.settings: Manager = broker.settings(folder)
         self.settings = Manager(
@@ -121,10 +125,13 @@ class Cluster:
 
     def machine(self, node: str) -> Path:
         """The folder that stands for a node's machine."""
-        return self.folder / node
+        return self._home(node) / node
+
+    def _home(self, node: str) -> Path:
+        return self.folder / "small" if node == self._small else self.folder
 
     def ledger(self, node: str) -> Path:
-        return self.folder / f"{node}.ledger"
+        return self._home(node) / f"{node}.ledger"
 
     def read_ledger(self, node: str, statement: str) -> list[sqlite3.Row]:
         """Rows of a node's ledger, read beside its worker; none if there is no ledger."""

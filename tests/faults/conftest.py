@@ -1,10 +1,12 @@
-"""Seed, broker, stores and clusters of the fault suite, and its table at the end of the output."""
+"""Seed, broker, stores and clusters of the fault suite, and a line of output for each row."""
 
 from __future__ import annotations
 
 import os
 import random
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -12,11 +14,14 @@ from typing import Any
 
 import pytest
 
+from ..services.process import is_missing
 from .cluster import Cluster, prepare
 from .model import Model
 from .row import Row
 
 SEED = os.environ.get("ONEHOST_SEED") or str(random.SystemRandom().randrange(10**9))
+
+SMALL_DISK = "16m"
 
 
 def pytest_report_header() -> str:
@@ -64,6 +69,7 @@ def place(request: pytest.FixtureRequest, clusters: dict[str, tuple[Cluster, Mod
           seed: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Row], Any]]:  # fmt: skip
     """Gives a row its cluster, and what is wanted of it so far. One that failed a row is not used again."""
     taken: list[Row] = []
+    mounted: list[Path] = []
 
     def give(row: Row) -> tuple[Cluster, Model]:
         taken.append(row)
@@ -72,8 +78,11 @@ def place(request: pytest.FixtureRequest, clusters: dict[str, tuple[Cluster, Mod
             clusters.pop(other)[0].close()
         if kind not in clusters:
             folder = tmp_path_factory.mktemp("cluster")
-            store, template = stores(row.store, folder)
-            clusters[kind] = Cluster(rabbitmq, store, template, folder, seed), Model()
+            if row.small:
+                mounted.append(_small_disk(folder / "small"))
+            store, template = stores(row.store, folder / "small" if row.small == "store" else folder)
+            server = request.getfixturevalue("postgresql") if row.store == "postgresql" else None
+            clusters[kind] = Cluster(rabbitmq, store, template, folder, seed, row.small, server), Model()
         return clusters[kind]
 
     yield give
@@ -84,6 +93,18 @@ def place(request: pytest.FixtureRequest, clusters: dict[str, tuple[Cluster, Mod
                 print(f"ONEHOST_SEED={seed}\n{cluster.logs()}")
             cluster.close()
         clusters.clear()
+    for folder in mounted:
+        subprocess.run(["umount", "--lazy", str(folder)], check=False)
+
+
+def _small_disk(folder: Path) -> Path:
+    """A disk of a few MiB in memory; takes root."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={SMALL_DISK}", "small", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        is_missing(f"a small disk cannot be had here: {done.stderr.strip()}")
+    return folder
 
 
 _FAILED = pytest.StashKey[bool]()
@@ -99,12 +120,15 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     return report
 
 
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """The table: every row by name, what it was about, and how long all took to be back at work."""
-    terminalreporter.section(f"faults, ONEHOST_SEED={SEED}")
-    for outcome in ("passed", "failed", "skipped"):
-        for report in terminalreporter.stats.get(outcome, []):
-            if report.when == ("setup" if outcome == "skipped" else "call") and "test_fault[" in report.nodeid:
-                name = report.nodeid.partition("[")[2][:-1]
-                words = dict(report.user_properties).get("row", outcome)
-                terminalreporter.write_line(f"{outcome:7} {report.duration:5.1f} s  {name}: {words}")
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Each row by name as it ends: what it was about, how long all took to be back at work, or what was broken."""
+    if "test_fault[" not in report.nodeid or not (report.when == "call" or report.skipped or report.failed):
+        return
+    name = report.nodeid.partition("[")[2][:-1]
+    words = dict(report.user_properties).get("row", "")
+    if report.failed:
+        words = str(getattr(report.longrepr, "reprcrash", report.longrepr)).replace("\n", " ")[-400:]
+    if report.skipped:
+        words = str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else ""
+    print(f"\n{report.outcome:7} {report.duration:5.1f} s  {name}: {words}", file=sys.__stdout__, flush=True)

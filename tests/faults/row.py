@@ -53,6 +53,8 @@ class Row:
     fresh: bool = False
     #: Crash points that this row meets.
     points: tuple[str, ...] = ()
+    #: What stands on a small disk that the row fills: "store" or a node.
+    small: str = ""
     #: What may be said about P7 in this row, in seconds.
     back_seconds: float = BACK_SECONDS
 

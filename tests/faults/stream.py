@@ -30,7 +30,7 @@ class Stream:
 
     def __init__(self, onehost: Onehost, model: Model, seed: str, *, pause_seconds: float = 0.05) -> None:
         self._onehost = onehost
-        self._model = model
+        self.model = self._model = model
         self._chance = random.Random(seed)
         self._prefix = f"{seed}.{time.time_ns():x}"
         self._pause_seconds = pause_seconds
@@ -38,6 +38,8 @@ class Stream:
         self._moved = threading.Condition()
         self._turning = threading.Lock()
         self.calls: list[Call] = []
+        #: Calls that the store did not answer.
+        self.unreached = 0
         self.error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="stream", daemon=True)
 
@@ -106,6 +108,7 @@ class Stream:
                 call.outcome, call.words = "refused", error.what
             assert any("refused" in each for each in lawful), f"refused without a reason: {calls[0]}"
         except (Unreachable, SQLAlchemyError) as error:
+            self.unreached += 1
             for call in calls:
                 call.outcome, call.words = "unknown", str(error)[:200]
             self._resolve(calls)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from . import broker_faults, crashes, network_faults
+from . import broker_faults, crashes, message_faults, network_faults, node_faults, store_faults
 
-ROWS = sorted((*crashes.ROWS, *broker_faults.ROWS, *network_faults.ROWS), key=lambda row: (row.store, row.fresh))
+_ALL = (crashes, broker_faults, network_faults, store_faults, node_faults, message_faults)
+ROWS = sorted((row for module in _ALL for row in module.ROWS), key=lambda row: (row.store, row.fresh))

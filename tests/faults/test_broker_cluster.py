@@ -5,6 +5,7 @@ Each row measures the longest time that a wish took, from submit to its end on a
 
 from __future__ import annotations
 
+import shlex
 import signal
 import threading
 import time
@@ -17,6 +18,7 @@ import pytest
 from onehost.broker_config import apply, routing
 from onehost.broker_config.credentials import secret
 from onehost.broker_config.management import Management
+from onehost.models.errors import Refused
 from onehost.producer import nodes
 
 from ..integration.agreement import agree, is_settled
@@ -39,18 +41,25 @@ def cluster(rabbitmq_cluster: RabbitMQCluster, tmp_path_factory: pytest.TempPath
         yield made
 
 
-def members(cluster: Cluster) -> dict[str, dict[str, Any]]:
-    """Leader and replicas of each queue, as any broker that answers tells it."""
+def api(cluster: Cluster) -> Management:
+    """RabbitMQ's management API at the first broker."""
     settings = cluster.settings
-    api = Management(settings.management, "topology", secret(settings.secrets / "topology"))
-    return {queue["name"]: queue for queue in api.get("queues", "onehost", query="columns=name,leader,members,online")}
+    return Management(settings.management, "topology", secret(settings.secrets / "topology"))
+
+
+def queues(cluster: Cluster) -> dict[str, dict[str, Any]]:
+    """Leader and replicas of each queue."""
+    found = api(cluster).get("queues", "onehost", query="columns=name,leader,members,online")
+    return {queue["name"]: queue for queue in found}
 
 
 def is_whole(cluster: Cluster, brokers: RabbitMQCluster) -> bool:
-    """Every queue has three replicas that are up."""
+    """Every broker sees every other, and every queue has three replicas that are up."""
     names = sorted(member.node for member in brokers.members)
-    queues = members(cluster).values()
-    return all(sorted(queue.get("online", [])) == names and queue.get("leader") for queue in queues)
+    found = api(cluster).get("nodes", query="columns=name,running,partitions")
+    return all(node["running"] and not node.get("partitions") for node in found) and all(
+        sorted(queue.get("online", [])) == names and queue.get("leader") for queue in queues(cluster).values()
+    )
 
 
 @contextmanager
@@ -91,15 +100,33 @@ def load(cluster: Cluster, prefix: str, capsys: Any) -> Iterator[list[int]]:
 
 def leader_of(cluster: Cluster, brokers: RabbitMQCluster, node: str) -> RabbitMQ:
     """The broker that leads a node's queue."""
-    return brokers.member(members(cluster)[routing.node_queue(node)]["leader"])
+    return brokers.member(queues(cluster)[routing.node_queue(node)]["leader"])
 
 
 def test_every_queue_has_three_replicas_and_different_leaders(
     cluster: Cluster, rabbitmq_cluster: RabbitMQCluster
 ) -> None:
     wait_until(lambda: is_whole(cluster, rabbitmq_cluster))
-    assert len({queue["leader"] for queue in members(cluster).values()}) > 1
+    assert len({queue["leader"] for queue in queues(cluster).values()}) > 1
     assert apply.check(cluster.settings, nodes.hashes(cluster.onehost.engine)) == []
+
+
+def test_a_queue_that_lacks_a_replica_gets_it(cluster: Cluster, rabbitmq_cluster: RabbitMQCluster) -> None:
+    """As one that was made before its broker was joined."""
+    first, lacking = rabbitmq_cluster.members[0], queues(cluster)[routing.DEAD_QUEUE]
+    gone = next(node for node in lacking["members"] if node != lacking["leader"])
+    first.ctl(["delete_member", "-p", "onehost", routing.DEAD_QUEUE, gone], program="rabbitmq-queues")
+    hashes = nodes.hashes(cluster.onehost.engine)
+    assert [str(step) for step in apply.check(cluster.settings, hashes)] == [f"create replica onehost.dead on {gone}"]
+    try:
+        apply.synchronise(cluster.settings, hashes)
+    except Refused as error:
+        assert api(cluster).version() < (4, 0)
+        # It says what to type.
+        program, *words = shlex.split(error.hint.partition(": ")[2])
+        first.ctl(words, program=program)
+    assert apply.check(cluster.settings, hashes) == []
+    wait_until(lambda: is_whole(cluster, rabbitmq_cluster))
 
 
 def test_the_leader_of_a_node_s_queue_is_killed(

@@ -8,22 +8,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from onehost.broker_config import routing
-from onehost.broker_config.consumer import Delivery
+from onehost.broker_config.consumer import Consumer, Delivery
 from onehost.broker_config.credentials import secret
 from onehost.broker_config.letters import Letter
 from onehost.broker_config.management import Management
 from onehost.broker_config.publisher import Publisher
 from onehost.models import settings, wire
-from onehost.models.store import Action, Dead, reading
-from onehost.producer import EventFilter
+from onehost.models.store import Action, Dead, connect, reading, writing
+from onehost.producer import EventFilter, dead, main
+from onehost.producer.audit import QUEUES, Audit
 from onehost.producer.main import Duties
 from onehost.producer.presence import Presence
 
 from .command_line import CommandLine
-from .conftest import Cluster, wait_until
+from .conftest import Cluster, Process, wait_until
 from .manager import Store
 
 #: What would be shown if somebody printed a letter as it is.
@@ -184,3 +185,41 @@ def test_a_cut_letter_and_one_for_a_node_that_is_gone_are_not_sent_again(store: 
     assert "is cut: 2097152 bytes arrived" in refused[0] and "for a node w9 that is gone" in refused[1]
     with reading(store.engine) as connection:
         assert connection.execute(select(Action.id).where(Action.form == "hail")).all() == []
+
+
+def test_a_flood_does_not_fill_the_store(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dead, "FLOOD", 3)
+    for number in range(5):
+        body = b"%d" % number * 5000
+        store.say(Delivery("onehost.dead", "ack.w1.account", "node-w1", str(number), body, False, {}))
+    with reading(store.engine) as connection:
+        kept = connection.execute(select(Dead.body).order_by(Dead.id)).scalars().all()
+    assert [len(body) for body in kept] == [5000] * 4 + [dead.SHORT_BYTES]
+
+
+@pytest.mark.broker
+def test_what_died_while_the_store_was_away_waits_in_its_queue(
+    cluster: Cluster, onehost: CommandLine, tmp_path: Path
+) -> None:
+    cluster.processes.pop("audit").stop()
+    admin = Management(cluster.settings.management, "topology", secret(cluster.settings.secrets / "topology"))
+    for number in range(3):
+        admin.post("exchanges", "onehost", routing.DEAD, "publish", body={
+            "routing_key": "x", "payload": str(number), "payload_encoding": "string", "properties": {}})  # fmt: skip
+    away = connect(f"sqlite:///{tmp_path}/nowhere/store.db")
+    said: list[str] = []
+
+    def consumer(engine: Any) -> Process:
+        made = Consumer(cluster.settings.as_user("audit"), QUEUES, Audit(engine, cluster.presence).store,
+                        ready=lambda: main._reach(engine), on_state=said.append, idle_seconds=0.1)  # fmt: skip
+        return Process(made.run)
+
+    waiting = consumer(away)
+    wait_until(lambda: len(said) > 1)
+    waiting.stop()
+    assert "consuming" not in said and "store" in said[0]
+    with writing(cluster.onehost.engine) as connection:
+        connection.execute(delete(Dead))
+    cluster.processes["audit"] = consumer(cluster.onehost.engine)
+    wait_until(lambda: len(listed(onehost)) == 3)
+    assert {each["why"].partition(":")[0] for each in listed(onehost)} == {"sent here by hand"}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import select, update
@@ -14,6 +16,7 @@ from onehost.models.store import Job, Revision, reading, writing
 from onehost.producer.main import Duties
 from onehost.producer.presence import Presence
 
+from .conftest import running, wait_until
 from .manager import Store
 
 HASH = "$6$" + "a" * 16 + "$" + "b" * 86
@@ -120,3 +123,26 @@ def test_none_where_nothing_comes_before_or_none_is_wanted(graced: Store) -> Non
     gone = graced.onehost.account_delete("alice")
     graced.ack_all(gone, "w1", "w2")
     assert graced.placements(gone.resource_id)["s1"].wanted == 2
+
+
+def test_on_real_workers(rabbitmq: Any, store_url: str, tmp_path: Path) -> None:
+    """Removed and brought back, removed and made again, removed for good."""
+    with running(rabbitmq, store_url, tmp_path, grace_seconds=3) as cluster:
+        onehost = cluster.onehost
+        states = {name: recorders["account"].state for name, recorders in cluster.recorders.items()}
+        first = onehost.account_create("alice", password="a-planted-password")
+        assert onehost.wait(first)["state"] == "applied"
+        before = {name: dict(state) for name, state in states.items()}
+        gone = onehost.account_delete("alice")
+        wait_until(lambda: not any("alice" in states[name] for name in states if name.startswith("web")))
+        assert "alice" in states["store1"]
+        assert onehost.wait(onehost.cancel(gone.job_id or 0))["state"] == "applied"
+        assert {name: dict(state) for name, state in states.items()} == before, "all of it, password included"
+        onehost.account_delete("alice")
+        second = onehost.account_create("alice")
+        assert onehost.wait(second)["state"] == "applied"
+        assert {state["alice"][0] for state in states.values()} == {second.resource_id}
+        wait_until(lambda: not onehost.jobs(state="running"))
+        job = onehost.wait(onehost.account_delete("alice"))
+        assert job["state"] == "applied" and (job["ended_at"] - job["submitted_at"]).total_seconds() >= 3
+        assert not any("alice" in state for state in states.values())

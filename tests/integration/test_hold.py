@@ -1,4 +1,4 @@
-"""The hold: removals and suspensions beyond a limit per hour and actor wait for a person, and change nothing so long."""
+"""The hold: removals and suspensions beyond a limit per hour and actor wait for a person, and change nothing."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import event, select, update
 
 from onehost.models.errors import Conflict, NotFound, Refused
 from onehost.models.moment import now
 from onehost.models.store import Job, writing
-from onehost.producer import EventFilter, Onehost, deadlines
+from onehost.producer import EventFilter, Onehost, Wish, deadlines, hold
 
 from .manager import Store
 
@@ -164,6 +164,22 @@ def test_a_dry_run_says_that_it_would_be_held(held: Store) -> None:
     held.onehost.account_suspend("alice")
     receipt = held.onehost.account_delete("bob", dry_run=True)
     assert receipt.held and receipt.targets == 3 and receipt.difference == {"resource": "removed"}
+
+
+def test_the_count_is_one_look_into_an_index(held: Store) -> None:
+    seen: list[Any] = []
+    with writing(held.engine) as connection:
+        listener = lambda *given: seen.append(given[2:4])  # noqa: E731
+        event.listen(held.engine, "before_cursor_execute", listener)
+        hold.is_beyond(connection, 50, Wish("account", "bob", actor="test"), now())
+        event.remove(held.engine, "before_cursor_execute", listener)
+        statement, values = next(each for each in seen if "destroys" in each[0])
+        if held.engine.dialect.name == "sqlite":
+            rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values).all()
+        else:
+            connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+            rows = connection.exec_driver_sql(f"EXPLAIN {statement}", values).all()
+    assert "ix_job_destroys" in str(rows)
 
 
 def test_two_at_once_do_not_both_pass(held: Store) -> None:

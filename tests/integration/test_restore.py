@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import threading
 from pathlib import Path
 from typing import Any
@@ -9,12 +11,16 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from onehost.models.errors import Conflict, NotFound, Refused
-from onehost.models.store import NodeStatus, Placement, bells, reading, writing
+from onehost import migrations
+from onehost.models import wire
+from onehost.models.errors import Conflict, Invalid, NotFound, Refused
+from onehost.models.moment import now
+from onehost.models.store import NodeStatus, Placement, bells, connect, reading, writing
 from onehost.models.store.sole import sole
-from onehost.producer import EventFilter, archive, backup, numbers, restore, seal
+from onehost.producer import EventFilter, archive, backup, numbers, restore, resync, seal
 
 from .conftest import Cluster, wait_until
+from .manager import Store
 
 HASH = "$6$" + "a" * 16 + "$" + "b" * 86
 OTHER_HASH = "$6$" + "c" * 16 + "$" + "d" * 86
@@ -230,3 +236,174 @@ def test_a_restore_is_refused(cluster: Cluster, tmp_path: Path) -> None:
             assert alone
             with pytest.raises(Refused, match=f"onehost {duty} run"):
                 restore.restore(url, path, "operator")
+
+
+# ---- without a broker
+
+
+def test_a_restore_that_is_cut_off_leaves_a_store_that_refuses(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = _made(store_url, tmp_path)
+    path = tmp_path / "b.backup"
+    backup.backup(store.engine, path)
+    store.onehost.account_create("after")
+
+    def dies(*given: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(restore, "_begin", dies)
+        with pytest.raises(KeyboardInterrupt):
+            restore.restore(store_url, path, "operator")
+    if store_url.startswith("sqlite"):
+        # Made ready beside the store, which is as it was.
+        assert store.onehost.get("account", "after")
+    else:
+        with pytest.raises(Refused, match="new life has not begun"):
+            store.onehost.account_set("alice", access="none")
+    restore.restore(store_url, path, "operator")
+    store.onehost.account_set("alice", access="none")
+    assert [each["name"] for each in store.onehost.list("account")] == ["alice"]
+    assert not [each for each in tmp_path.iterdir() if each.name.startswith(".")]
+    store.close()
+
+
+def _made(url: str, folder: Path) -> Store:
+    migrations.upgrade(url)
+    store = Store(url, folder)
+    store.cluster()
+    store.ack_all(store.onehost.account_create("alice", password_hash=HASH))
+    return store
+
+
+def test_an_older_backup_is_brought_up_to_date_and_a_newer_one_refused(store_url: str, tmp_path: Path) -> None:
+    store = _made(store_url, tmp_path)
+    store.close()
+    migrations.downgrade(store_url, revision="0001")
+    path, engine = tmp_path / "b.backup", connect(store_url)
+    assert backup.backup(engine, path).revision == "0001"
+    engine.dispose()
+    migrations.upgrade(store_url)
+    restore.restore(store_url, path, "operator")
+    assert migrations.current(store_url) == migrations.newest()
+    again = Store(store_url, tmp_path)
+    assert [each["name"] for each in again.onehost.list("account")] == ["alice"]
+    again.close()
+
+    with archive.opened(path) as (manifest, copy):
+        archive.write(path, dataclasses.replace(manifest, revision="9999", version="7.0"), copy)
+    with pytest.raises(Refused, match=r"made by onehost 7.0 .* newer"):
+        restore.restore(store_url, path, "operator")
+    with archive.opened(path) as (manifest, copy):
+        other = "postgresql" if manifest.database == "sqlite" else "sqlite"
+        archive.write(path, dataclasses.replace(manifest, database=other), copy)
+    with pytest.raises(Refused, match=f"a backup of {other}"):
+        restore.restore(store_url, path, "operator")
+
+
+def test_a_damaged_backup_is_told_and_never_put_back(store_url: str, tmp_path: Path) -> None:
+    store = _made(store_url, tmp_path)
+    path = tmp_path / "b.backup"
+    backup.backup(store.engine, path)
+    whole, before = path.read_bytes(), store.dump()
+    for damaged in (whole[: len(whole) // 2], whole[:-400] + b"\0" * 400, b"no archive", b""):
+        path.write_bytes(damaged)
+        for act in (backup.check, lambda path: restore.restore(store_url, path, "operator")):
+            with pytest.raises(Invalid):
+                act(path)
+    with pytest.raises(NotFound):
+        backup.check(tmp_path / "none")
+    assert store.dump() == before
+    store.close()
+
+
+def test_an_audit_chain_that_was_changed_is_found_in_the_backup(tmp_path: Path) -> None:
+    store = _made(f"sqlite:///{tmp_path}/store.db", tmp_path)
+    with writing(store.engine) as connection:
+        seal.seal(connection)
+        connection.exec_driver_sql("DROP TRIGGER event_no_update")
+        connection.exec_driver_sql("UPDATE event SET actor = 'somebody else' WHERE id = 1")
+    with pytest.raises(Refused, match="audit chain is broken"):
+        backup.backup(store.engine, tmp_path / "b.backup")
+    store.close()
+
+
+def test_a_store_that_is_no_database_any_more_is_kept_aside(tmp_path: Path) -> None:
+    url, path = f"sqlite:///{tmp_path}/store.db", tmp_path / "b.backup"
+    store = _made(url, tmp_path)
+    backup.backup(store.engine, path)
+    store.close()
+    (tmp_path / "store.db").write_bytes(b"rubbish" * 1000)
+    restore.restore(url, path, "operator")
+    again = Store(url, tmp_path)
+    assert again.onehost.verify().problem == "" and (tmp_path / "store.db.broken").read_bytes()[:7] == b"rubbish"
+    again.close()
+
+
+# ---- a node beyond the store
+
+
+def hello(store: Store, node: str, rows: list[list[int]], **more: Any) -> None:
+    """A node lists all of its ledger, and the relay answers."""
+    body = {"form": "hello", "node": node, "hello": "h", "epoch": 77, "incarnation": 0, "buckets": list(range(256)),
+            "rows": rows, **more}  # fmt: skip
+    with writing(store.engine) as connection:
+        resync.answer(connection, store.id("node", node), wire.decode(json.dumps(body).encode()), now())
+
+
+def test_a_node_beyond_raises_all_placements_with_the_stores_spec_and_its_secrets(store: Store) -> None:
+    store.ack_all(made := store.onehost.account_create("alice", password_hash=HASH))
+    hello(store, "w1", [[made.resource_id, 7, 1], [store.id("node", "w1"), 1, 1]])
+    assert {name: row.wanted for name, row in store.placements(made.resource_id).items()} == {"s1": 8, "w1": 8, "w2": 8}
+    letters = store.letters()
+    assert {letter.node for letter in letters} == {"s1", "w1", "w2"}
+    assert all(letter["secrets"] == {"password_hash": HASH} for letter in letters)
+    hello(store, "w2", [[made.resource_id, 8, 0], [store.id("node", "w2"), 1, 1]])
+    assert {row.wanted for row in store.placements(made.resource_id).values()} == {8}
+
+
+def test_a_node_that_brought_back_what_is_removed_is_told_again(store: Store) -> None:
+    store.ack_all(made := store.onehost.account_create("alice", password_hash=HASH))
+    store.ack_all(store.onehost.account_delete("alice"), "w1", "w2", "s1")
+    hello(store, "w1", [[made.resource_id, 9, 1]])
+    assert {name: row.wanted for name, row in store.placements(made.resource_id).items()} == {
+        "s1": 10,
+        "w1": 10,
+        "w2": 10,
+    }
+    assert all(letter["payload"] is None and not letter["secrets"] for letter in store.letters())
+
+
+def test_nothing_overtakes_a_stage_that_is_not_open(store: Store) -> None:
+    store.ack_all(made := store.onehost.account_create("alice", domain="a.example", password_hash=HASH))
+    job = store.onehost.account_set("alice", document_root="other")
+    hello(store, "w1", [[made.resource_id, 7, 1]])
+    assert {name: row.wanted for name, row in store.placements(made.resource_id).items()} == {"s1": 2, "w1": 1, "w2": 1}
+    hello(store, "s1", [[made.resource_id, 7, 1]])
+    assert {name: row.wanted for name, row in store.placements(made.resource_id).items()} == {"s1": 8, "w1": 1, "w2": 1}
+    store.ack("s1", made.resource_id, 8)
+    assert {name: row.wanted for name, row in store.placements(made.resource_id).items()} == {"s1": 8, "w1": 2, "w2": 2}
+    hello(store, "w1", [[made.resource_id, 7, 1]])
+    for name, row in store.placements(made.resource_id).items():
+        store.ack(name, made.resource_id, row.wanted)
+    assert store.job(job.job_id)["state"] == "applied"
+
+
+def test_orphans_are_replaced_at_each_hello_and_named(store: Store) -> None:
+    own = {name: [store.id("node", name), 1, 1] for name in ("w1", "w2")}
+    hello(store, "w1", [own["w1"], [500, 3, 1], [501, 1, 1]])
+    assert [each["id"] for each in store.onehost.orphans()] == [500, 501]
+    named = {"id": 500, "noun": "account", "name": "bob"}
+    hello(store, "w1", [], buckets=[], orphans=[named, {**named, "id": 501, "name": "eve", "absent": True}])
+    assert [(each["id"], each["name"]) for each in store.onehost.orphans()] == [(500, "bob")]
+    hello(store, "w1", [own["w1"], [501, 1, 1]])
+    assert store.onehost.orphans() == []
+    with pytest.raises(NotFound):
+        store.onehost.remove_orphan(500)
+    hello(store, "w1", [own["w1"], [500, 3, 1]])
+    with pytest.raises(Refused, match="has not said what it is"):
+        store.onehost.remove_orphan(500)
+    hello(store, "w1", [], buckets=[], orphans=[named])
+    with pytest.raises(Refused, match="never given out"):
+        store.onehost.remove_orphan(500)

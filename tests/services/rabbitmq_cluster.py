@@ -49,9 +49,9 @@ def private_rabbitmq_cluster(size: int = 3) -> Iterator[RabbitMQCluster]:
         member.extra_configuration = [
             "cluster_formation.peer_discovery_backend = classic_config",
             *(f"cluster_formation.classic_config.nodes.{n} = {each.node}" for n, each in enumerate(members, 1)),
-            # As docs/operating.md has it: a frozen member is down for the others before clients come to them.
+            # As docs/operating.md has it.
             "net_ticktime = 10",
-            "cluster_partition_handling = pause_minority",
+            "cluster_partition_handling = autoheal",
         ]
     try:
         for member in members:

@@ -70,6 +70,8 @@ class Histories(RuleBasedStateMachine):
         super().__init__()
         self.world = World(self.template)
         self.world.addresses = len(ROLES)
+        self.world.turn()
+        self.world.turn()
         self.rules = Rules(self.world)
         self.copies: dict[str, bytes] = {}
         self.is_well = True
@@ -249,6 +251,12 @@ class Histories(RuleBasedStateMachine):
     @rule(nodes=SEVERAL)
     def turn(self, nodes: Sequence[str]) -> None:
         self.world.turn(nodes)
+
+    @rule()
+    def calm(self) -> None:
+        """Long enough for a hello to be answered and what it brings to be applied."""
+        for _ in range(3):
+            self.world.turn()
 
     @rule(wish=ACCOUNT, nodes=SEVERAL)
     def wish_and_work(self, wish: Wish, nodes: Sequence[str]) -> None:

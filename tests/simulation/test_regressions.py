@@ -3,10 +3,26 @@
 from __future__ import annotations
 
 from .rules import Rules
+from .seams import CLOCK
 from .world import World
 
 
 def test_nothing_happens(world: World) -> None:
     rules = Rules(world)
+    rules.settle()
+    rules.check_end()
+
+
+def test_a_node_made_again_before_its_worker_noticed(world: World) -> None:
+    """Removed and added again with no look at the broker between: the same worker went on under a new node's id.
+
+    It had all that it was sent, so it acknowledged nothing, and nobody asked it to say hello: open for ever.
+    """
+    world.turn()
+    world.turn()
+    CLOCK.elapsed_seconds += 6
+    rules = Rules(world)
+    world.onehost.do("node", "s1", "remove")
+    world.add_node("s1")
     rules.settle()
     rules.check_end()

@@ -156,7 +156,7 @@ class World:
         self.template = template
         template.store.restore(template.saved)
         self.raw = template.store.raw
-        self.onehost = Onehost(settings.Manager(store="sqlite://"), actor="simulation")
+        self.onehost = Onehost(settings.Manager(store="sqlite://", grace_seconds=0, held_beyond_per_hour=0), actor="simulation")
         self.onehost.engine.dispose()
         self.engine = self.onehost.engine = template.store.engine
         self.bus = Bus()

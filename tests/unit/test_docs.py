@@ -18,7 +18,7 @@ DOCUMENTS = sorted([*CHECKOUT.glob("*.md"), *CHECKOUT.glob("docs/*.md")])
 WORDS = """resource noun spec generation revision placement claim job target stage action question relay ledger epoch
     incarnation round reconciler host acknowledgement event seal digest drift orphan role cordon drain uncordon director
     virtual_service real_server scheduler persistence weight plan daemon store verb outcome hello wish shard tombstone
-    actor difference account""".split()
+    actor difference account batch hold grace_time pause""".split()
 #: `onehost` as the first word of a command: not part of a path, an address or another word.
 COMMAND = re.compile(r"(?<![\w./@:'-])onehost (?=[a-z-])")
 

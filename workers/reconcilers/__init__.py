@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from functools import cache
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ..entry import Difference, Entry, View
 from ..host import Host
@@ -38,6 +38,15 @@ class Reconciler(Protocol):
 
     def verify(self, entry: Entry, host: Host, view: View) -> None:
         """Asks the daemons whether the resource is really so. Raises Permanent with what was seen, if not."""
+        ...
+
+
+@runtime_checkable
+class Acts(Protocol):
+    """A reconciler whose noun has actions."""
+
+    def act(self, verb: str, entry: Entry, host: Host) -> str:
+        """Does it once, between rounds; says what was done. Raises HostError."""
         ...
 
 

@@ -61,6 +61,13 @@ class Account:
         #: uids of replaced accounts whose processes are to be ended once more after the switch, by new id.
         self._replaced: dict[int, set[int]] = {}
 
+    def act(self, verb: str, entry: Entry, host: Host) -> str:
+        """See Acts: `logout` ends shells and file transfers; PHP goes on."""
+        if verb != "logout":
+            raise Permanent(f"needs a worker that knows account.{verb}")
+        spec = entry.applied_spec or {}
+        return f"{host.sessions.end(spec['uid'], entry.name, Php.NONE)} processes ended" if spec else "nothing to end"
+
     def compare(self, entry: Entry, host: Host, view: View) -> Difference:
         """See Reconciler. Raises Permanent if the name is held here by an id that this one does not replace."""
         want = wanted(entry)

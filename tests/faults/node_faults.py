@@ -1,0 +1,202 @@
+"""Rows: a node's worker is frozen, there twice, out of disk, without its ledger, on another clock, or killed by work."""
+
+from __future__ import annotations
+
+import re
+import signal
+import time
+from pathlib import Path
+
+from ..services.process import is_missing
+from .cluster import NODES, OFFLINE_SECONDS, wait_until
+from .deadly import KILLER
+from .disks import full, strace
+from .keeper import Kept
+from .model import Call
+from .row import Row, Trial
+
+FAKETIME = "/usr/lib/*/faketime/libfaketimeMT.so.1"
+JUMP_SECONDS = 7200
+
+
+def worker_frozen(trial: Trial) -> None:
+    """Long enough to be called offline; nobody waits for it meanwhile, and it catches up by itself."""
+    cluster = trial.cluster
+    kept = cluster.kept["web3"]
+    kept.freeze()
+    try:
+        wait_until(lambda: _state(trial, "web3") == "offline", OFFLINE_SECONDS + 20, "web3 called offline")
+        trial.stream.wait_for(10)
+    finally:
+        kept.thaw()
+
+
+def _state(trial: Trial, node: str) -> str:
+    return str(next(row["state"] for row in trial.cluster.onehost.status()["nodes"] if row["node"] == node))
+
+
+def second_worker(trial: Trial) -> None:
+    """It waits for the ledger, and takes over when the first one dies."""
+    first = trial.cluster.kept["web1"]
+    other = Kept("second web1", first.command, first.environment, trial.cluster.folder / "second-web1.log")
+    try:
+        other.start()
+        wait_until(lambda: "starting" in other.said(), what="the second one's start")
+        trial.stream.wait_for(10)
+        assert "consuming" not in other.said(), "two workers on one ledger"
+        first.stop(signal.SIGKILL)
+        wait_until(lambda: "consuming" in other.said(), what="the second one's turn")
+        trial.stream.wait_for(5)
+        first.start()
+        trial.stream.wait_for(5)
+    finally:
+        other.close()
+
+
+def node_full(trial: Trial) -> None:
+    """Neither ledger nor files can be written: nothing is settled, nothing half done, all is done afterwards."""
+    cluster = trial.cluster
+    with full(cluster.folder / "small"):
+        trial.stream.wait_for(20)
+        time.sleep(2)
+
+
+def ledger_broken(trial: Trial) -> None:
+    """Some of the ledger's writes to disk fail with EIO: what is not durable is not settled."""
+    kept = trial.cluster.kept["web2"]
+    first = trial.chance.randint(5, 20)
+    kept.run_as(*strace("-e", "trace=fdatasync", "-e", f"inject=fdatasync:error=EIO:when={first}..{first + 3}"))
+    try:
+        trial.stream.wait_for(60)
+    finally:
+        kept.run_plain()
+
+
+def ledger_lost(trial: Trial) -> None:
+    """The file is gone: a new one is filled by hello, and what is live is not emptied."""
+    cluster = trial.cluster
+    cluster.kept["web1"].stop(signal.SIGKILL)
+    trial.stream.wait_for(5)
+    for path in cluster.ledger("web1").parent.glob("web1.ledger*"):
+        path.unlink()
+    trial.watch.forget_ledgers()
+    cluster.kept["web1"].start()
+
+
+def node_lost(trial: Trial) -> None:
+    """Ledger and machine are gone: it comes back empty and is filled."""
+    cluster = trial.cluster
+    cluster.kept["web3"].stop(signal.SIGKILL)
+    for path in cluster.ledger("web3").parent.glob("web3.ledger*"):
+        path.unlink()
+    trial.watch.forget_ledgers()
+    machine = cluster.machine("web3")
+    machine.rename(machine.with_name("web3.gone"))
+    machine.mkdir()
+    (machine / "home").symlink_to(cluster.folder / "home")
+    trial.stream.wait_for(5)
+    cluster.kept["web3"].start()
+
+
+def clocks(trial: Trial) -> None:
+    """The clocks of relay, audit process and two nodes jump two hours ahead, then two hours back."""
+    library = next(Path("/").glob(FAKETIME[1:]), None)
+    if library is None:
+        is_missing("libfaketime is not installed (apt-get install libfaketime)")
+    cluster = trial.cluster
+    said = cluster.folder / "clock"
+    said.write_text("+0\n")
+    some = ("relay", "audit", "store1", "web2")
+    for name in some:
+        cluster.kept[name].run_as(LD_PRELOAD=str(library), FAKETIME_TIMESTAMP_FILE=str(said), FAKETIME_NO_CACHE="1",
+                                  FAKETIME_DONT_FAKE_MONOTONIC="1")  # fmt: skip
+    try:
+        for jump in (JUMP_SECONDS, -JUMP_SECONDS, 0):
+            trial.stream.wait_for(12)
+            said.write_text(f"{jump:+d}\n")
+        trial.stream.wait_for(12)
+    finally:
+        for name in some:
+            cluster.kept[name].run_plain()
+
+
+def deadly(trial: Trial) -> None:
+    """Applying one account kills the worker: it fails alone, with a reason, and everything else is applied."""
+    cluster = trial.cluster
+    kept, lives = cluster.kept["web1"], len(cluster.kept["web1"].ends)
+    kept.run_as(command=cluster.python("-m", "tests.faults.deadly"), PYTHONPATH=str(Path(__file__).parents[2]))
+    with trial.stream.paused():
+        job = _wish(trial, "create")
+    done = cluster.onehost.wait(job, everyone=True, seconds=60)
+    states = {node["node"]: (node["state"], node["reason"]) for node in done["nodes"]}
+    assert states["web1"][0] == "failed" and "worker died" in states["web1"][1], f"P8: {states}"
+    assert {states[node][0] for node in NODES if node != "web1"} == {"applied"}, f"P8: {states}"
+    trial.notes.append(f"{len(kept.ends) - lives - 1} deaths")
+    trial.stream.wait_for(10)
+    kept.run_plain()
+    with trial.stream.paused():
+        job = _wish(trial, "retry")
+    assert cluster.onehost.wait(job, everyone=True, seconds=60)["state"] == "applied"
+    with trial.stream.paused():
+        _wish(trial, "delete")
+
+
+def _wish(trial: Trial, verb: str) -> int:
+    """A wish about the deadly account that the model knows of."""
+    receipt = trial.cluster.onehost.do("account", KILLER, verb)
+    assert receipt.job_id
+    trial.stream.model.take(Call(verb, KILLER, {}, "", "ok", receipt.resource_id, receipt.generation, receipt.job_id))
+    return receipt.job_id
+
+
+def durable_first(trial: Trial) -> None:
+    """A trace of a worker: each settlement goes out after the ledger's write has reached the disk, never before."""
+    cluster = trial.cluster
+    trace = cluster.folder / "trace"
+    kept = cluster.kept["web2"]
+    kept.run_as(*strace("-y", "-x", "-s", "64", "-e", "trace=fdatasync,pwrite64,sendto,write,sendmsg", into=trace))
+    try:
+        trial.stream.wait_for(30)
+        wait_until(lambda: _settlements(trace)[0] >= 3, what="settlements in the trace")
+    finally:
+        kept.run_plain()
+    count, early = _settlements(trace)
+    assert not early, f"P1: settled before it was durable: {early[:3]}"
+    trial.notes.append(f"{count} settlements, each after a durable commit")
+
+
+#: A method frame of class basic: settle (ack) is method 80. Other methods that a worker sends are told apart by it.
+ACK = re.compile(
+    r'(?:sendto|write|sendmsg)\(\d+<(?:socket|TCP)[^>]*>.*?"\\x01\\x00\\x01\\x00\\x00\\x00\\x0d\\x00\\x3c\\x00\\x50'
+)
+WAL = re.compile(r"pwrite64\(\d+<[^>]*\.ledger-wal>")
+SYNC = re.compile(r"fdatasync\(\d+<[^>]*\.ledger-wal>")
+
+
+def _settlements(trace: Path) -> tuple[int, list[str]]:
+    """How many there are, and those sent while a write to the ledger's log was not synced, or with none before."""
+    unsynced, synced, count, early = 0, 0, 0, []
+    for line in trace.read_text(errors="replace").splitlines():
+        if WAL.search(line):
+            unsynced += 1
+        elif SYNC.search(line) and "= 0" in line:
+            unsynced, synced = 0, synced + 1
+        elif ACK.search(line):
+            count += 1
+            if unsynced or not synced:
+                early.append(line)
+            synced = 0
+    return count, early
+
+
+ROWS = (
+    Row("worker frozen", worker_frozen, "P6 P7"),
+    Row("second worker", second_worker, "P3 P4"),
+    Row("node disk full", node_full, "P1 P9", small="web2", fresh=True),
+    Row("ledger EIO", ledger_broken, "P1 P3"),
+    Row("ledger lost", ledger_lost, "P9 P12"),
+    Row("node lost", node_lost, "P9 P12", "postgresql"),
+    Row("clocks jump", clocks, "P6"),
+    Row("deadly resource", deadly, "P8"),
+    Row("fdatasync before settle", durable_first, "P1"),
+)
