@@ -56,7 +56,7 @@ def keep(connection: Connection, deliveries: Sequence[Delivery], now: datetime) 
     is_flooded = bool(deliveries) and _is_flooded(connection)
     for delivery in deliveries:
         row = _row(delivery, now, SHORT_BYTES if is_flooded else wire.MAX_BODY_BYTES)
-        if delivery.redelivered and _is_known(connection, row):
+        if _was_too_late(delivery) or (delivery.redelivered and _is_known(connection, row)):
             continue
         dead_id = connection.execute(insert(Dead).values(**row).returning(Dead.id)).scalar_one()
         detail = {name: row[name] for name in ("queue", "why", "routing_key", "message_id", "size_bytes")}
@@ -64,6 +64,11 @@ def keep(connection: Connection, deliveries: Sequence[Delivery], now: datetime) 
         record(connection, [Happened("dead.keep", row["user"] or "nobody", now, outcome=KEPT,
                                      node=node if node != row["queue"] else None,
                                      detail=detail | {"dead": dead_id})])  # fmt: skip
+
+
+def _was_too_late(delivery: Delivery) -> bool:
+    """Whether it is an action or a question of our own that nobody took in time: its job, or its asker, knows."""
+    return delivery.user in ("relay", "ask") and _death(delivery.headers)[1] == "expired"
 
 
 def _is_flooded(connection: Connection) -> bool:

@@ -45,7 +45,8 @@ def open_job(connection: Connection, change: Change, wish: Wish, mark: str, now:
         "generation": change.generation, "state": states.Job.RUNNING, "stage": 0,
         "stages": json.dumps(members.waits_for_all).encode(), "targets": len(members.stage_of),
         "max_fail": batches.limit(wish.batch, wish.max_fail), "grace_until_at": change.grace_until_at,
-        "destroys": change.destroys, "held_wish": None, "deadline_at": now + wish.deadline,
+        "destroys": change.destroys, "held_wish": None,
+        "deadline_at": (change.grace_until_at or now) + wish.deadline,
     }  # fmt: skip
     job_id = released.id if released else _insert(connection, change, wish, mark, now, values)
     if released:

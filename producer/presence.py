@@ -49,6 +49,16 @@ class Heard:
     #: Whether its brake holds, as last said, and when it was told that it should stand otherwise.
     paused: bool = False
     braked_at: float = -1e9
+    #: What was on its way at the last beat, and since when nothing of it has arrived.
+    awaited: str = ""
+    awaited_at: float = -1e9
+
+    def awaits(self, on_its_way: str) -> bool:
+        """Whether there is sense in waiting for it still. Acknowledgements of which none arrives are lost."""
+        if on_its_way != self.awaited:
+            self.awaited, self.awaited_at = on_its_way, time.monotonic()
+        is_lost = on_its_way != LETTERS and time.monotonic() - self.awaited_at > LOST_SECONDS
+        return bool(on_its_way) and not is_lost
 
 
 @dataclass

@@ -137,13 +137,14 @@ def _halts(connection: Connection, job: Row[Any], stage: int, waits_for_all: Seq
     failed = next((t for t in targets if t.outcome == states.Target.FAILED), None)
     if failed and waits_for_all[stage]:
         return f"stage {stage + 1} failed: {failed.reason}"
-    if job.max_fail is None or not failed:
+    if job.max_fail is None:
         return ""
+    # Of all stages: who was offline when its batch was passed over may fail later.
     which = (Target.job_id == job.id, Target.outcome == states.Target.FAILED)
-    count = connection.execute(select(func.count()).where(*which)).scalar_one()
+    count, reason = connection.execute(select(func.count(), func.max(Target.reason)).where(*which)).one()
     if count <= job.max_fail:
         return ""
-    return f"{count} failed, more than {job.max_fail} (--max-fail); one of them: {failed.reason}"
+    return f"{count} failed, more than {job.max_fail} (--max-fail); one of them: {reason}"
 
 
 def _targets(connection: Connection, job_id: int, stage: int) -> Sequence[Any]:

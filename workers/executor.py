@@ -35,7 +35,8 @@ class Executor:
     """Runs rounds. `reported()` is called when acknowledgements wait.
 
     `ready()` is called once before the first round, when it is known what this node does; `serve()` once its daemons
-    may run; `on_pause()` when the brake takes hold and when it is let go.
+    may run; `on_pause()` when the brake takes hold and when it is let go; `act()` between rounds, for what is
+    to be done once.
     """
 
     def __init__(self, ledger: Ledger, host: Host, reconcilers: Mapping[str, Reconciler], synced: threading.Event,

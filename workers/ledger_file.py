@@ -120,9 +120,14 @@ def _open(path: Path) -> sqlite3.Connection:
     return db
 
 
+def is_current(path: Path) -> bool:
+    """Whether the ledger is there with the tables that this code reads."""
+    return path.exists() and _revision(path) == (REVISION,)
+
+
 def _migrate(path: Path) -> None:
     """Makes or raises the tables. Alembic is only loaded where there is something to do."""
-    if path.exists() and _revision(path) == (REVISION,):
+    if is_current(path):
         return
     from .. import migrations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from .actions import Performer
 from .executor import Executor
 from .host import Host
 from .ledger import Ledger
+from .ledger_file import is_current
 from .metrics import WORKER, look
 from .receiver import Receiver
 from .reconcilers import Reconciler, reconcilers
@@ -148,12 +150,17 @@ def run(settings: Settings) -> None:
         signal.signal(number, lambda *_: stop.set())
     log.info("starting", extra={"action": "start", "duty": "worker", "node": settings.node, "pid": os.getpid()})
     host = Host.rehearsal(settings.rehearse) if settings.rehearse else Host.real()
+    was_current = is_current(settings.ledger)
     try:
         worker = Worker(settings, host, stop)
     except Unreachable:
         if stop.is_set():
             return  # another worker held the ledger to the end
         raise
+    if not was_current and not stop.is_set():
+        # Making the tables took Alembic and SQLAlchemy: 20 MiB that this process would never need again.
+        worker.ledger.close()
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     tallies = [worker.ledger.tally, worker.executor.tally]
     consumer = worker.receiver.consumer
     metrics.serve(settings.metrics_port, WORKER, tallies, partial(look, worker.ledger, worker.sync.synced, consumer))

@@ -1,4 +1,4 @@
-"""Rows: a node's worker is frozen, there twice, out of disk, without its ledger, on another clock, or killed by work."""
+"""Rows: a node's worker is frozen, there twice, out of disk, without its ledger, by another clock, killed by work."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ import pytest
 from onehost.broker_config import apply, routing
 from onehost.broker_config.credentials import secret
 from onehost.broker_config.management import Management
-from onehost.models.errors import Refused
+from onehost.models.errors import Refused, Unreachable
 from onehost.producer import nodes
 
 from ..integration.agreement import agree, is_settled
@@ -56,7 +56,10 @@ def queues(cluster: Cluster) -> dict[str, dict[str, Any]]:
 def is_whole(cluster: Cluster, brokers: RabbitMQCluster) -> bool:
     """Every broker sees every other, and every queue has three replicas that are up."""
     names = sorted(member.node for member in brokers.members)
-    found = api(cluster).get("nodes", query="columns=name,running,partitions")
+    try:
+        found = api(cluster).get("nodes", query="columns=name,running,partitions")
+    except Unreachable:  # it heals: one that was frozen starts anew
+        return False
     return all(node["running"] and not node.get("partitions") for node in found) and all(
         sorted(queue.get("online", [])) == names and queue.get("leader") for queue in queues(cluster).values()
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,7 @@ def test_what_no_node_answers_in_time_expires_and_names_the_nodes(store: Store) 
     assert store.job(receipt.job_id)["state"] == "expired"
     assert store.targets(receipt.job_id) == {"w1": "applied", "w2": "expired"}
     with reading(store.engine) as connection:
-        assert connection.execute(select(func.count()).select_from(Action)).scalar_one() == 0
+        assert connection.execute(select(func.count(Action.job_id))).scalar_one() == 0
     end = next(iter(store.onehost.events(EventFilter(kind="job.end", job_id=receipt.job_id))))
     assert end["detail"]["missing"] == ["w2"]
     store.ack("w2", receipt.resource_id, 0, action=receipt.job_id)
@@ -169,8 +170,8 @@ def action(job: int, seconds: float = 60.0, incarnation: int = 0) -> wire.Letter
 @pytest.fixture
 def ledger(tmp_path: Path) -> Any:
     made = Ledger(tmp_path / "ledger.db")
-    spec = {"form": "apply", "node": "w1", "id": 1, "noun": "account", "version": [1, 0], "name": "alice", "generation": 1,
-            "incarnation": 0, "payload": {"uid": 20007}, "job": 1, "verb": "create", "roles": ["web"], "replaces": 0,
+    spec = {"form": "apply", "node": "w1", "id": 1, "noun": "account", "version": [1, 0], "name": "alice",
+            "generation": 1, "incarnation": 0, "payload": {"uid": 20007}, "job": 1, "verb": "create", "roles": ["web"], "replaces": 0,
             "secrets": {}}  # fmt: skip
     made.store([wire.Letter("apply", "w1", spec)])
     with made._changing() as db:
@@ -184,8 +185,6 @@ def performer(ledger: Ledger, doer: Doer) -> Performer:
 
 
 def said(ledger: Ledger) -> list[tuple[int, str, str]]:
-    import json
-
     bodies = [json.loads(row["body"]) for row in ledger.outgoing.unpublished()]
     return [(body["action"], body["outcome"], body["reason"]) for body in bodies]
 

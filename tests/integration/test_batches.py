@@ -92,6 +92,18 @@ def test_too_many_failures_halt_it_and_say_so(wide: Store) -> None:
     assert wide.placements(change.resource_id)["w5"].wanted == 1
 
 
+def test_a_node_that_comes_back_late_and_fails_counts_too(wide: Store) -> None:
+    wide.node_state("w1", "offline")
+    change = wide.onehost.account_set("alice", document_root="new", batch="2")
+    wide.ack_all(change, "s1")
+    wide.ack_all(change, "w2")
+    assert opened(wide, change) == {"s1", "w1", "w2", "w3", "w4"}
+    wide.ack("w1", change.resource_id, change.generation, "failed", reason="disk full")
+    assert wide.targets(change.job_id)["w5"] == "halted"
+    wide.ack_all(change, "w3", "w4")
+    assert wide.job(change.job_id)["state"] == "halted"
+
+
 def test_with_batches_the_first_failure_halts_unless_said_otherwise(wide: Store) -> None:
     change = wide.onehost.account_set("alice", php=False, batch="1")
     nodes = sorted(wide.job(change.job_id)["nodes"], key=lambda node: node["stage"])

@@ -109,6 +109,12 @@ def test_a_name_made_again_ends_the_grace_time(graced: Store) -> None:
         graced.onehost.cancel(gone.job_id or 0)
 
 
+def test_a_deadline_counts_from_its_end(graced: Store) -> None:
+    gone = graced.onehost.account_delete("alice", deadline=timedelta(seconds=5))
+    job = graced.job(gone.job_id)
+    assert job["deadline_at"] - job["grace_until_at"] == timedelta(seconds=5)
+
+
 def test_no_other_try_while_it_waits(graced: Store) -> None:
     gone = graced.onehost.account_delete("alice")
     with pytest.raises(Refused, match="grace time"):
