@@ -90,6 +90,8 @@ def hand_over(session: Session, name: str, path: Path, host: str | None, passwor
     beside = path.absolute().with_name(path.name + ".password")
     values = {"host": host, "port": broker.port, "vhost": broker.vhost, "user": routing.node_user(name),
               "password_file": password_file or str(beside)}  # fmt: skip
+    if broker.fallbacks:
+        values["fallbacks"] = list(broker.fallbacks)
     # A JSON string is a TOML string.
     top = [f"node = {json.dumps(name)}", f"metrics_port = {WORKER_METRICS_PORT}"]
     lines = [*top, "", "[broker]", *(f"{key} = {json.dumps(v)}" for key, v in values.items())]

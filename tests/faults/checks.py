@@ -158,7 +158,7 @@ def p2_what_was_not_committed_is_nowhere(run: Run) -> None:
 def p3_each_generation_had_one_effect(run: Run) -> None:
     effects: dict[tuple[int, int, int], int] = defaultdict(int)
     for event in run.onehost.events(EventFilter(kind="acknowledgement", outcome="applied"), None):
-        if event["detail"]["difference"]:
+        if "generation" in event["detail"] and event["detail"]["difference"]:
             effects[event["node_id"], event["resource_id"], event["detail"]["generation"]] += 1
     twice = [key for key, count in effects.items() if count > 1]
     assert not twice, f"P3: done more than once (node, resource, generation): {twice[:5]}"

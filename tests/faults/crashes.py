@@ -46,6 +46,21 @@ def crash_submit(point: str, trial: Trial) -> None:
         assert made["generation"] == 1
 
 
+def crash_action(trial: Trial) -> None:
+    """What is to be done at most once was begun, and nobody knows how far: it says so and is not done again."""
+    cluster, name = trial.cluster, "actor"
+    with trial.stream.paused():
+        trial.wish(name, "create")
+        cluster.kept["web1"].crash_at("action.started")
+        job = cluster.onehost.do("account", name, "logout").job_id
+        cluster.kept["web1"].wait_for_crashes()
+        ended = cluster.onehost.wait(job, everyone=True)
+        states = {node["node"]: (node["state"], node["reason"]) for node in ended["nodes"]}
+        assert states["web1"][0] == "failed" and "worker ended" in states["web1"][1], f"P3: {states}"
+        assert {states[node][0] for node in ("web2", "web3")} == {"applied"}, f"P6: {states}"
+        trial.wish(name, "delete")
+
+
 def _row(process: str, point: str, promises: str, store: str = "sqlite") -> Row:
     return Row(f"crash {point}", partial(crash, process, point), promises, store, points=(point,))
 
@@ -53,6 +68,7 @@ def _row(process: str, point: str, promises: str, store: str = "sqlite") -> Row:
 ROWS = (
     Row("crash submit.written", partial(crash_submit, "submit.written"), "P2", points=("submit.written",)),
     Row("crash submit.committed", partial(crash_submit, "submit.committed"), "P1", points=("submit.committed",)),
+    Row("crash action.started", crash_action, "P3 P6", points=("action.started",)),
     _row("relay", "relay.read", "P1"),
     _row("relay", "relay.confirmed", "P1 P3 P5"),
     _row("relay", "relay.marked", "P1 P3", "postgresql"),

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import re
 import signal
 import time
 from pathlib import Path
 
 from ..services.process import is_missing
+from . import trace
 from .cluster import NODES, OFFLINE_SECONDS, wait_until
 from .deadly import KILLER
 from .disks import full, strace
 from .keeper import Kept
-from .model import Call
 from .row import Row, Trial
 
 FAKETIME = "/usr/lib/*/faketime/libfaketimeMT.so.1"
 JUMP_SECONDS = 7200
+#: Accounts whose letters are followed through a trace.
+TRACED = ("tracea", "traceb", "tracec")
 
 
 def worker_frozen(trial: Trial) -> None:
@@ -32,7 +33,7 @@ def worker_frozen(trial: Trial) -> None:
 
 
 def _state(trial: Trial, node: str) -> str:
-    return str(next(row["state"] for row in trial.cluster.onehost.status()["nodes"] if row["node"] == node))
+    return str(next(row["state"] for row in trial.cluster.onehost.status()["nodes"] if row["name"] == node))
 
 
 def second_worker(trial: Trial) -> None:
@@ -125,68 +126,32 @@ def deadly(trial: Trial) -> None:
     cluster = trial.cluster
     kept, lives = cluster.kept["web1"], len(cluster.kept["web1"].ends)
     kept.run_as(command=cluster.python("-m", "tests.faults.deadly"), PYTHONPATH=str(Path(__file__).parents[2]))
-    with trial.stream.paused():
-        job = _wish(trial, "create")
-    done = cluster.onehost.wait(job, everyone=True, seconds=60)
-    states = {node["node"]: (node["state"], node["reason"]) for node in done["nodes"]}
+    states = {node["node"]: (node["state"], node["reason"]) for node in trial.wish(KILLER, "create")["nodes"]}
     assert states["web1"][0] == "failed" and "worker died" in states["web1"][1], f"P8: {states}"
     assert {states[node][0] for node in NODES if node != "web1"} == {"applied"}, f"P8: {states}"
     trial.notes.append(f"{len(kept.ends) - lives - 1} deaths")
     trial.stream.wait_for(10)
     kept.run_plain()
-    with trial.stream.paused():
-        job = _wish(trial, "retry")
-    assert cluster.onehost.wait(job, everyone=True, seconds=60)["state"] == "applied"
-    with trial.stream.paused():
-        _wish(trial, "delete")
-
-
-def _wish(trial: Trial, verb: str) -> int:
-    """A wish about the deadly account that the model knows of."""
-    receipt = trial.cluster.onehost.do("account", KILLER, verb)
-    assert receipt.job_id
-    trial.stream.model.take(Call(verb, KILLER, {}, "", "ok", receipt.resource_id, receipt.generation, receipt.job_id))
-    return receipt.job_id
+    assert trial.wish(KILLER, "retry")["state"] == "applied"
+    trial.wish(KILLER, "delete")
 
 
 def durable_first(trial: Trial) -> None:
     """A trace of a worker: each settlement goes out after the ledger's write has reached the disk, never before."""
     cluster = trial.cluster
-    trace = cluster.folder / "trace"
+    path = cluster.folder / "trace"
     kept = cluster.kept["web2"]
-    kept.run_as(*strace("-y", "-x", "-s", "64", "-e", "trace=fdatasync,pwrite64,sendto,write,sendmsg", into=trace))
+    kept.run_as(*strace("-y", "-s", "65536", "-e", "trace=fdatasync,pwrite64,recvfrom,sendto", into=path))
     try:
-        trial.stream.wait_for(30)
-        wait_until(lambda: _settlements(trace)[0] >= 3, what="settlements in the trace")
+        for name in TRACED:
+            assert trial.wish(name, "create")["state"] == "applied"
     finally:
         kept.run_plain()
-    count, early = _settlements(trace)
-    assert not early, f"P1: settled before it was durable: {early[:3]}"
-    trial.notes.append(f"{count} settlements, each after a durable commit")
-
-
-#: A method frame of class basic: settle (ack) is method 80. Other methods that a worker sends are told apart by it.
-ACK = re.compile(
-    r'(?:sendto|write|sendmsg)\(\d+<(?:socket|TCP)[^>]*>.*?"\\x01\\x00\\x01\\x00\\x00\\x00\\x0d\\x00\\x3c\\x00\\x50'
-)
-WAL = re.compile(r"pwrite64\(\d+<[^>]*\.ledger-wal>")
-SYNC = re.compile(r"fdatasync\(\d+<[^>]*\.ledger-wal>")
-
-
-def _settlements(trace: Path) -> tuple[int, list[str]]:
-    """How many there are, and those sent while a write to the ledger's log was not synced, or with none before."""
-    unsynced, synced, count, early = 0, 0, 0, []
-    for line in trace.read_text(errors="replace").splitlines():
-        if WAL.search(line):
-            unsynced += 1
-        elif SYNC.search(line) and "= 0" in line:
-            unsynced, synced = 0, synced + 1
-        elif ACK.search(line):
-            count += 1
-            if unsynced or not synced:
-                early.append(line)
-            synced = 0
-    return count, early
+    for name in TRACED:
+        story = trace.settlement(path, name)
+        assert story.index("written") < story.index("durable") < story.index("settled"), f"P1: {name}: {story}"
+        trial.wish(name, "delete")
+    trial.notes.append(f"{len(TRACED)} letters written, durable, settled, in this order")
 
 
 ROWS = (

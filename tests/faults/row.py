@@ -7,10 +7,10 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from onehost.broker_config import routing
 from onehost.models.errors import OnehostError
-from onehost.producer.submit import Wish
 
 from .checks import CHECKS, Run, wait_for_quiet
 from .cluster import NODES, Cluster, wait_until
@@ -20,6 +20,8 @@ from .watch import Watch
 
 #: P7: back at work this soon after the fault's end, in seconds.
 BACK_SECONDS = 30.0
+#: The account by which it is seen that all are back at work.
+MARKER = "marker"
 #: Of a machine that has other work: a run may say that all is slower here.
 PATIENCE = float(os.environ.get("ONEHOST_TEST_PATIENCE", "1"))
 
@@ -34,6 +36,10 @@ class Trial:
     chance: random.Random
     #: What a row found worth saying.
     notes: list[str] = field(default_factory=list)
+
+    def wish(self, name: str, verb: str) -> dict[str, Any]:
+        """A wish about a name of the row's own, that the model is told of. Its job, when every node is done."""
+        return _wish(self.cluster, self.stream, name, verb, 60 * PATIENCE)
 
 
 Fault = Callable[[Trial], None]
@@ -70,11 +76,12 @@ def run(row: Row, cluster: Cluster, model: Model, seed: str) -> str:
         stream.wait_for(5)
         row.fault(trial)
         ended = time.monotonic()
-        back = _wait_for_work(cluster, model, row.back_seconds * PATIENCE) - ended
+        back = _wait_for_work(cluster, stream, row.back_seconds * PATIENCE) - ended
         stream.wait_for(3)
         stream.end()
         wait_for_quiet(cluster, 60.0 * PATIENCE)
     except BaseException:
+        stream.halt()
         print("\n".join(map(str, stream.calls)))
         raise
     finally:
@@ -87,18 +94,20 @@ def run(row: Row, cluster: Cluster, model: Model, seed: str) -> str:
     return "; ".join([f"back after {back:.1f} s", words, *trial.notes])
 
 
-def _wait_for_work(cluster: Cluster, model: Model, seconds: float) -> float:
+def _wait_for_work(cluster: Cluster, stream: Stream, seconds: float) -> float:
     """P7: waits until every queue is consumed and a new wish is applied everywhere. When that was."""
     wait_until(lambda: _is_consumed(cluster), seconds, "P7: a consumer on every queue")
-    name = "marker"
-    verb = "delete" if model.living(name) else "create"
-    call = Call(verb, name, {}, f"marker.{time.time_ns()}", "ok")
-    receipt = cluster.onehost.submit([Wish("account", name, verb, {}, "marker", idempotency_key=call.key)])[0]
-    call.resource_id, call.generation, call.job_id = receipt.resource_id, receipt.generation, receipt.job_id
-    model.take(call)
-    job = cluster.onehost.wait(receipt, seconds=seconds, everyone=True)
+    job = _wish(cluster, stream, MARKER, "delete" if stream.model.living(MARKER) else "create", seconds)
     assert job["state"] == "applied", f"P7: {job}"
     return time.monotonic()
+
+
+def _wish(cluster: Cluster, stream: Stream, name: str, verb: str, seconds: float) -> dict[str, Any]:
+    with stream.paused():
+        receipt = cluster.onehost.do("account", name, verb)
+        call = Call(verb, name, {}, "", "ok", receipt.resource_id, receipt.generation, receipt.job_id)
+        stream.model.take(call)
+    return cluster.onehost.wait(receipt, seconds=seconds, everyone=True)
 
 
 def _is_consumed(cluster: Cluster) -> bool:

@@ -30,13 +30,13 @@ class Stream:
 
     def __init__(self, onehost: Onehost, model: Model, seed: str, *, pause_seconds: float = 0.05) -> None:
         self._onehost = onehost
-        self.model = self._model = model
+        self.model = model
         self._chance = random.Random(seed)
         self._prefix = f"{seed}.{time.time_ns():x}"
         self._pause_seconds = pause_seconds
         self._stop = threading.Event()
         self._moved = threading.Condition()
-        self._turning = threading.Lock()
+        self._turning = threading.RLock()
         self.calls: list[Call] = []
         #: Calls that the store did not answer.
         self.unreached = 0
@@ -61,6 +61,10 @@ class Stream:
         """Nobody wishes anything while the block runs."""
         with self._turning:
             yield
+
+    def halt(self) -> None:
+        """No more wishes, whatever the last one comes to."""
+        self._stop.set()
 
     def end(self) -> None:
         """No more wishes; raises what the stream found wrong."""
@@ -100,7 +104,7 @@ class Stream:
         self._submit(calls)
 
     def _submit(self, calls: list[Call]) -> None:
-        lawful = [self._model.foretell(call) for call in calls]
+        lawful = [self.model.foretell(call) for call in calls]
         try:
             receipts = self._onehost.submit([self._wish(call) for call in calls])
         except Refused as error:
@@ -150,7 +154,7 @@ class Stream:
     def _note(self, calls: list[Call]) -> None:
         for call in calls:
             if call.outcome == "ok":
-                self._model.take(call)
+                self.model.take(call)
         with self._moved:
             self.calls += calls
             self._moved.notify_all()
@@ -181,11 +185,11 @@ class Stream:
 
     def _call(self, name: str, *, alone: bool = True) -> Call:
         """A likely wish about a name. In a batch only what surely fits: one refusal would take back all."""
-        life, chance = self._model.living(name), self._chance
+        life, chance = self.model.living(name), self._chance
         verbs: dict[str, int] = {"create": 1, "set": 1}
         if life:
             verbs = {"set": 8, "passwd": 3, "suspend": 2, "unsuspend": 2, "delete": 3, "retry": 2, "create": 1}
-            if alone and name in self._model.last_job:
+            if alone and name in self.model.last_job:
                 verbs["cancel"] = 2
         elif alone:
             verbs = {"create": 10, "set": 1, "delete": 1, "retry": 1}
@@ -213,7 +217,7 @@ class Stream:
         if verb == "passwd":
             return {"password_hash": chance.choice(HASHES)}
         if verb == "cancel":
-            return {"job": self._model.last_job[name]}
+            return {"job": self.model.last_job[name]}
         if verb == "set":
             return {key: makers[key]() for key in chance.sample(sorted(makers), chance.randint(1, 2))}
         return {}

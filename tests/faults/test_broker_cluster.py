@@ -57,11 +57,11 @@ def is_whole(cluster: Cluster, brokers: RabbitMQCluster) -> bool:
     """Every broker sees every other, and every queue has three replicas that are up."""
     names = sorted(member.node for member in brokers.members)
     try:
-        found = api(cluster).get("nodes", query="columns=name,running,partitions")
+        found, held = api(cluster).get("nodes", query="columns=name,running,partitions"), queues(cluster)
     except Unreachable:  # it heals: one that was frozen starts anew
         return False
     return all(node["running"] and not node.get("partitions") for node in found) and all(
-        sorted(queue.get("online", [])) == names and queue.get("leader") for queue in queues(cluster).values()
+        sorted(queue.get("online", [])) == names and queue.get("leader") for queue in held.values()
     )
 
 

@@ -171,8 +171,8 @@ def action(job: int, seconds: float = 60.0, incarnation: int = 0) -> wire.Letter
 def ledger(tmp_path: Path) -> Any:
     made = Ledger(tmp_path / "ledger.db")
     spec = {"form": "apply", "node": "w1", "id": 1, "noun": "account", "version": [1, 0], "name": "alice",
-            "generation": 1, "incarnation": 0, "payload": {"uid": 20007}, "job": 1, "verb": "create", "roles": ["web"], "replaces": 0,
-            "secrets": {}}  # fmt: skip
+            "generation": 1, "incarnation": 0, "payload": {"uid": 20007}, "job": 1, "verb": "create",
+            "roles": ["web"], "replaces": 0, "secrets": {}}  # fmt: skip
     made.store([wire.Letter("apply", "w1", spec)])
     with made._changing() as db:
         db.execute("UPDATE entry SET done = 1, applied = 1, outcome = 1, applied_spec = spec")

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from onehost.models.digest import Digest
-from onehost.models.store import Bucket, Placement, digests, reading
+from onehost.models.errors import Refused
+from onehost.models.store import Bucket, Placement, Resource, digests, part, reading, writing
 from onehost.producer import bulk
 from onehost.producer.bulk import Where
 
@@ -52,6 +53,20 @@ def test_each_has_a_receipt_or_a_refusal_of_its_own(store: Store, monkeypatch: p
             store.ack_all(each.receipt)
             assert store.job(each.receipt.job_id)["state"] == "applied"
             assert store.job(each.receipt.job_id)["reason"] == "disk is back"
+
+
+def test_a_part_that_is_taken_back_leaves_rows_and_digest_as_they_were(store: Store) -> None:
+    receipt = store.onehost.account_create("alice")
+    node = store.id("node", "w1")
+    with writing(store.engine) as connection:
+        before = digests.read(connection, node).sums
+        with pytest.raises(Refused), part(connection):
+            connection.execute(update(Resource).where(Resource.id == receipt.resource_id).values(generation=99))
+            digests.changed(connection, [(node, receipt.resource_id, None, (99, 0))])
+            raise Refused("late")
+        assert digests.read(connection, node).sums == before
+        generation = select(Resource.generation).where(Resource.id == receipt.resource_id)
+        assert connection.execute(generation).scalar_one() == 1
 
 
 def test_what_is_refused_leaves_no_trace_in_what_its_neighbours_write(store: Store) -> None:

@@ -67,7 +67,7 @@ def test_a_lost_node_holds_nothing_up_and_comes_back_as_a_new_one(cluster: Clust
     cluster.add_node("web3", ["web", "ssh"], "10.0.0.13")
     assert onehost.get("node", "web3")["id"] != old_id
     cluster.start_worker("web3")
-    # Its old ledger still holds alice; the store knows her as removed, so she is no orphan, and nothing of her is touched.
+    # Its old ledger still holds alice; the store knows her as removed, so she is no orphan, and is left alone.
     wait_until(lambda: {n["node"]: n["state"] for n in onehost.get("account", "bob")["nodes"]}.get("web3") == "applied")
     assert worker is not cluster.workers["web3"] and onehost.orphans() == []
 

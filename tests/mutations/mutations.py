@@ -25,6 +25,13 @@ WALK = "tests/integration/test_walk.py"
 LEDGER = "tests/unit/workers/test_ledger.py"
 STORE = "tests/integration/test_store.py"
 SIMULATION = "tests/simulation"
+PAUSE = "tests/integration/test_pause.py"
+HOLD = "tests/integration/test_hold.py"
+GRACE = "tests/integration/test_grace.py"
+BATCHES = "tests/integration/test_batches.py"
+BULK = "tests/integration/test_bulk.py"
+RESTORE = "tests/integration/test_restore.py"
+ACTIONS = "tests/integration/test_actions.py"
 
 MUTATIONS = (
     Mutation("mandatory", "broker_config/publisher.py", "mandatory=True", "mandatory=False", (PUBLISHER,)),
@@ -59,8 +66,8 @@ MUTATIONS = (
     Mutation(
         "each acknowledgement once",
         "producer/audit.py",
-        "return [unique[each] for each in keys if each not in known]",
-        "return [unique[each] for each in keys]",
+        "return [unique[each] for each in unique if each not in known]",
+        "return [unique[each] for each in unique]",
         (AUDIT, SIMULATION),
     ),
     Mutation(
@@ -80,8 +87,183 @@ MUTATIONS = (
     Mutation(
         "the seal is looked at",
         "producer/seal.py",
-        "if link(chain, position, body) != row.hash:",
+        "if link(chain, position, body) != its_hash:",
         "if False:",
         (STORE,),
+    ),
+    Mutation(
+        "a paused node is sent nothing",
+        "producer/relay.py",
+        "return false() if pause.EVERY in held else node_id.not_in(held)",
+        "return node_id.not_in([])",
+        (PAUSE,),
+    ),
+    Mutation(
+        "a paused worker runs no round",
+        "workers/executor.py",
+        "        while self.is_paused and not stop.is_set():\n",
+        "        while False:\n",
+        (PAUSE,),
+    ),
+    Mutation(
+        "the brake holds after a restart",
+        "workers/brake.py",
+        "WHERE name = 'paused' AND value = 'yes'",
+        "WHERE name = 'none'",
+        (PAUSE,),
+    ),
+    Mutation(
+        "a missed brake is told again",
+        "producer/presence.py",
+        '        if beat["paused"] != is_pulled and ',
+        "        if False and ",
+        (PAUSE,),
+    ),
+    Mutation(
+        "the hold counts one after the other",
+        "producer/hold.py",
+        '    if connection.dialect.name != "sqlite":\n',
+        "    if False:\n",
+        (HOLD,),
+    ),
+    Mutation(
+        "a suspension counts as destroying",
+        "models/nouns/account.py",
+        'bool(spec["suspended"] and not before["suspended"])',
+        "False",
+        (HOLD,),
+    ),
+    Mutation(
+        "a newer wish ends a held one",
+        "producer/submit.py",
+        "        hold.supersede(connection, resource_id, job_id, now)\n",
+        "        pass\n",
+        (HOLD,),
+    ),
+    Mutation(
+        "the last stage waits out the grace time",
+        "producer/stages.py",
+        " or (stage + 1 == last and grace.holds_back(job, now))",
+        "",
+        (GRACE,),
+    ),
+    Mutation(
+        "a removal in grace keeps its password",
+        "producer/submit.py",
+        "keeps_secrets=grace_until_at is not None",
+        "keeps_secrets=False",
+        (GRACE,),
+    ),
+    Mutation(
+        "the password goes with the last stage",
+        "producer/stages.py",
+        "            grace.forget_secrets(connection, job)\n",
+        "            pass\n",
+        (GRACE,),
+    ),
+    Mutation(
+        "a name made again ends the grace time",
+        "producer/submit.py",
+        "grace.end_of(connection, replaces) if replaces else ()",
+        "",
+        (GRACE,),
+    ),
+    Mutation(
+        "too many failures halt a rolling change",
+        "producer/stages.py",
+        "    if count <= job.max_fail:\n",
+        "    if True:\n",
+        (BATCHES,),
+    ),
+    Mutation(
+        "offline nodes hold no batch up",
+        "producer/stages.py",
+        " or t.state != states.NodeState.OFFLINE) for t in targets",
+        " or True) for t in targets",
+        (BATCHES,),
+    ),
+    Mutation(
+        "what is taken back leaves the digest as it was",
+        "models/store/engine.py",
+        "        digests.put_back(connection, kept)\n",
+        "        pass\n",
+        (BULK,),
+    ),
+    Mutation(
+        "a restore begins a life of its own",
+        "producer/lives.py",
+        "life = max(_minutes(now), above + 1, 1)",
+        "life = 1",
+        (RESTORE,),
+    ),
+    Mutation(
+        "uids wait until nodes have said theirs",
+        "producer/numbers.py",
+        "if not (life := incarnation(connection)):",
+        "if life := incarnation(connection):",
+        (RESTORE,),
+    ),
+    Mutation(
+        "nodes say their highest uid",
+        "producer/resync.py",
+        "numbers.at_least(connection, kind, highest[kind])",
+        "pass",
+        (RESTORE,),
+    ),
+    Mutation(
+        "a raise takes all placements along",
+        "producer/resync.py",
+        "which = [Placement.resource_id == resource_id, Placement.wanted > 0, Placement.wanted < generation]",
+        "which = [Placement.resource_id == resource_id, Placement.wanted > generation]",
+        (RESTORE,),
+    ),
+    Mutation(
+        "a raise overtakes no stage",
+        "producer/resync.py",
+        "which.append(Placement.node_id.not_in([node_id for _, node_id in unopened]))",
+        "pass",
+        (RESTORE,),
+    ),
+    Mutation(
+        "orphans count into what is expected",
+        "producer/orphans.py",
+        'found.add(each["id"], each["wanted"], each["outcome"])',
+        "pass",
+        (RESTORE,),
+    ),
+    Mutation(
+        "old letters in the queue are listed at the start",
+        "workers/sync.py",
+        "self._uncovered |= set(Digest.parse(self._said).differing(self._ledger.digest))",
+        "pass",
+        (RESTORE,),
+    ),
+    Mutation(
+        "a store without its new life refuses",
+        "producer/numbers.py",
+        "    if found < 0:\n",
+        "    if False:\n",
+        (RESTORE,),
+    ),
+    Mutation(
+        "an action is never done twice",
+        "workers/actions.py",
+        "ON CONFLICT DO NOTHING",
+        "ON CONFLICT DO UPDATE SET state = 'waiting'",
+        (ACTIONS,),
+    ),
+    Mutation(
+        "an action is marked before it is done",
+        "workers/actions.py",
+        "        self._ledger.actions.start(row)\n",
+        "",
+        (ACTIONS,),
+    ),
+    Mutation(
+        "an action's acknowledgement moves no placement",
+        "producer/audit.py",
+        'new = [(node, ack) for node, ack in taken if ack["action"] is None]',
+        "new = taken",
+        (ACTIONS,),
     ),
 )

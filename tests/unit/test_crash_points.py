@@ -39,6 +39,10 @@ def test_no_point_is_armed_here() -> None:
 
 
 def test_a_point_kills_at_its_third_time() -> None:
-    program = "from onehost.models.crash import crash_point as at\nfor n in range(5): print(n, flush=True); at('a'); at('b')"
-    done = subprocess.run([sys.executable, "-c", program], env={crash.VARIABLE: "b:3"}, capture_output=True, check=False)
+    program = (
+        "from onehost.models.crash import crash_point as at\nfor n in range(5): print(n, flush=True); at('a'); at('b')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={crash.VARIABLE: "b:3"}, capture_output=True, check=False
+    )
     assert (done.returncode, done.stdout) == (-signal.SIGKILL, b"0\n1\n2\n")
