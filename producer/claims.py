@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from sqlalchemy import Connection, delete, exists, insert, select, tuple_, update
 
 from ..models import nouns
 from ..models.errors import Conflict
-from ..models.store import Claim, Placement, Resource
+from ..models.store import Claim, Placement, Resource, together
+
+#: Claims looked up in one statement.
+AT_ONCE = 1000
 
 
 def take(
@@ -26,7 +30,8 @@ def take(
     for key in held.keys() - claims.keys():
         _update(connection, key, releasing=generation)
     for key in claims.keys() & held.keys():
-        _update(connection, key, releasing=None)
+        if held[key].releasing is not None:
+            _update(connection, key, releasing=None)
     for key in claims.keys() - held.keys():
         _take_one(connection, resource_id, claims[key], replaces)
 
@@ -50,6 +55,25 @@ def _take_one(connection: Connection, resource_id: int, claim: nouns.Claim, repl
         )
     else:
         raise Conflict(f"{claim.kind} {claim.value} is held by {row.noun} {row.name}")
+
+
+def take_new(connection: Connection, wanted: Sequence[tuple[int, str, Iterable[nouns.Claim]]]) -> None:
+    """Gives new resources, each with its id and how it is called, their claims. Raises Conflict."""
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    holders: dict[tuple[str, str], str] = {}
+    for resource_id, called, claims in wanted:
+        for claim in claims:
+            key = (claim.kind, claim.value)
+            if key in rows and holders[key] != called:
+                raise Conflict(f"{claim.kind} {claim.value} is held by {holders[key]}")
+            holders[key] = called
+            rows[key] = {"kind": claim.kind, "value": claim.value, "resource_id": resource_id, "forever": claim.forever}
+    keys = sorted(rows)
+    for at in range(0, len(keys), AT_ONCE):
+        which = tuple_(Claim.kind, Claim.value).in_(keys[at : at + AT_ONCE])
+        for held in connection.execute(select(Claim.kind, Claim.value).where(which).limit(1)):
+            _take_one(connection, rows[held.kind, held.value]["resource_id"], nouns.Claim(held.kind, held.value), 0)
+    together.add(connection, Claim, list(rows.values()))
 
 
 def drop(connection: Connection, resource_id: int, generation: int) -> None:

@@ -25,7 +25,7 @@ PAGE = 50
 #: A longer page is no page but an export: read in one go, at flat memory.
 LONGEST_PAGE = 1000
 #: How far rows are counted to find the rarest filter.
-COUNTED = 20_000
+COUNTED = 10_000
 
 Condition = ColumnElement[bool] | TextClause
 Strand = list[Condition]

@@ -74,6 +74,12 @@ def stage_on(noun: nouns.Noun, name: str, node: Node) -> int | None:
     return len(each) - 1 if node.name in noun.extra_nodes(name) else None
 
 
+def belonging(noun: nouns.Noun, name: str, alive: Mapping[int, Node]) -> Members:
+    """Where a resource belongs, and in which stages it gets there."""
+    stage_of = {node.id: stage for node in alive.values() if (stage := stage_on(noun, name, node)) is not None}
+    return Members(stage_of, [stage.waits_for_all for stage in noun.stages()])
+
+
 def members(connection: Connection, noun: nouns.Noun, name: str, resource_id: int, spec: nouns.Spec | None,
             before: nouns.Spec | None) -> Members:  # fmt: skip
     """Where a job of this resource goes. A removal goes to all nodes that may hold it, stages backwards."""
@@ -81,8 +87,7 @@ def members(connection: Connection, noun: nouns.Noun, name: str, resource_id: in
     placed = connection.execute(
         select(Placement.node_id, Placement.wanted, Placement.applied).where(Placement.resource_id == resource_id)
     ).all()
-    alive = nodes(connection)
-    stage_of = {node.id: stage for node in alive.values() if (stage := stage_on(noun, name, node)) is not None}
+    stage_of = belonging(noun, name, nodes(connection)).stage_of
     if spec is None:
         held = {row.node_id for row in placed if row.wanted > 0}
         last = len(flags) - 1

@@ -45,13 +45,18 @@ def next_id(connection: Connection) -> int:
     return _next(connection, "resource", base(connection) + 1)
 
 
+def next_ids(connection: Connection, count: int) -> int:
+    """The first of so many resource ids in a row that were never given out."""
+    return _next(connection, "resource", base(connection) + 1, count) - count + 1
+
+
 def next_generation(connection: Connection, last: int) -> int:
     """The generation after `last`, in the range of this life of the store."""
     return max(last, base(connection)) + 1
 
 
-def next_in_range(connection: Connection, kind: str, first: int, last: int) -> int:
-    """A number from `first` to `last` that was never given out.
+def next_in_range(connection: Connection, kind: str, first: int, last: int, count: int = 1) -> range:
+    """So many numbers in a row from `first` to `last` that were never given out.
 
     Raises Refused when none is left, or when a node may have one that was given after the backup of this store.
     """
@@ -62,10 +67,15 @@ def next_in_range(connection: Connection, kind: str, first: int, last: int) -> i
             f"waiting for {named}",
             hint=f"onehost status; one that will not come back: onehost node remove {waiting[0]} --lost",
         )
-    value = _next(connection, kind, first)
+    value = _next(connection, kind, first, count)
     if value > last:
         raise Refused(f"no {kind} is left between {first} and {last}: each is given out once and never returns")
-    return value
+    return range(value - count + 1, value + 1)
+
+
+def give_back(connection: Connection, kind: str, last: int) -> None:
+    """Of the numbers that this very transaction has taken, those above `last` were not given out."""
+    _put(connection, kind, last, literal(last))
 
 
 def unreported(connection: Connection) -> list[str]:
@@ -87,8 +97,10 @@ def at_least(connection: Connection, name: str, value: int) -> None:
     _put(connection, name, value, case((Counter.value < value, value), else_=Counter.value))
 
 
-def _next(connection: Connection, name: str, first: int) -> int:
-    return _put(connection, name, first, case((Counter.value < first, first), else_=Counter.value + 1))
+def _next(connection: Connection, name: str, first: int, count: int = 1) -> int:
+    """The last of so many numbers after the one given out last, none below `first`."""
+    beyond = first + count - 1
+    return _put(connection, name, beyond, case((Counter.value < first, beyond), else_=Counter.value + count))
 
 
 def _put(connection: Connection, name: str, if_new: int, else_: ColumnElement[int]) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, insert, update
 
 from ..models import nouns, states
-from ..models.store import Job, Placement, Target
+from ..models.store import Job, Placement, Target, together
 from . import batches, membership, stages
 from .wish import Wish
 
@@ -31,9 +31,19 @@ class Change:
     destroys: bool = False
 
 
+@dataclass(frozen=True)
+class Opened:
+    """A job that has begun."""
+
+    job_id: int
+    targets: int
+    #: Its first stage waits for acknowledgements; else there may be more to do at once.
+    is_waiting: bool
+
+
 def open_job(connection: Connection, change: Change, wish: Wish, mark: str, now: datetime,
-             released: Row[Any] | None = None) -> tuple[int, int]:  # fmt: skip
-    """Makes the job of a wish, or begins the one that was held and is `released`. Gives its id and its targets."""
+             released: Row[Any] | None = None) -> Opened:  # fmt: skip
+    """Makes the job of a wish, or begins the one that was held and is `released`."""
     noun, resource_id = change.noun, change.resource_id
     members = membership.members(connection, noun, change.name, resource_id, change.spec, change.before)
     if wish.batch is not None:
@@ -51,11 +61,15 @@ def open_job(connection: Connection, change: Change, wish: Wish, mark: str, now:
     job_id = released.id if released else _insert(connection, change, wish, mark, now, values)
     if released:
         connection.execute(update(Job).where(Job.id == job_id).values(**values))
-    rows = [{"job_id": job_id, "node_id": node, "stage": stage} for node, stage in sorted(members.stage_of.items())]
-    if rows:
-        connection.execute(insert(Target), rows)
-        stages.open_stage(connection, job_id, resource_id, change.generation, 0, now)
-    return int(job_id), len(rows)
+    stage_of = sorted(members.stage_of.items())
+    together.add(connection, Target, [
+        {"job_id": job_id, "node_id": node, "stage": stage, "opened_at": None if stage else now}
+        for node, stage in stage_of
+    ])  # fmt: skip
+    if first := [node for node, stage in stage_of if stage == 0]:
+        stages.want(connection, resource_id, change.generation, first)
+    is_waiting = bool(first) and (members.waits_for_all[0] or len(members.waits_for_all) == 1)
+    return Opened(int(job_id), len(stage_of), is_waiting)
 
 
 def _insert(connection: Connection, change: Change, wish: Wish, mark: str, now: datetime,

@@ -95,12 +95,12 @@ def remove(connection: Connection, orphan_id: int, actor: str, source: str, reas
     noun, its_name, generation = _adopt(connection, orphan_id, now)
     wish = Wish(noun.name, its_name, "remove", {}, actor, source, reason)
     change = Change(noun, its_name, orphan_id, generation, None, None)
-    job_id, targets = open_job(connection, change, wish, digest(canonical(["orphan", orphan_id])), now)
+    opened = open_job(connection, change, wish, digest(canonical(["orphan", orphan_id])), now)
     detail = {"orphan": True, "generation": generation, "reason": reason, "source": source}
-    record(connection, [Happened(f"{noun.name}.remove", actor, now, noun.name, its_name, orphan_id, job_id=job_id,
-                                 outcome="submitted", detail=detail)])  # fmt: skip
-    stages.advance(connection, [job_id], now)
-    return Receipt(noun.name, its_name, orphan_id, generation, job_id, targets, {"resource": "removed"})
+    record(connection, [Happened(f"{noun.name}.remove", actor, now, noun.name, its_name, orphan_id,
+                                 job_id=opened.job_id, outcome="submitted", detail=detail)])  # fmt: skip
+    stages.advance(connection, [opened.job_id], now)
+    return Receipt(noun.name, its_name, orphan_id, generation, opened.job_id, opened.targets, {"resource": "removed"})
 
 
 def _adopt(connection: Connection, orphan_id: int, now: datetime) -> tuple[nouns.Noun, str, int]:

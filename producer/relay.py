@@ -303,7 +303,9 @@ def _waiting(row: Any, node: Node, life: int) -> Waiting:
         payload, node=node.name, id=row.resource_id, noun=row.noun, version=list(noun.version), name=row.name,
         generation=row.wanted, incarnation=life, job=row.job_id, verb=verb, replaces=row.replaces,
         roles=sorted(node.roles), hash=digest(payload or b""), key=None, signature=None,
-        secrets=json.loads(row.secrets) if row.secrets and payload else {},
+        # The newest revision is absent while a removal is on its way to the last stage: no secret is left, yet the
+        # older generation still wanted there is to be a whole spec.
+        secrets=dict.fromkeys(noun.secret_fields) | json.loads(row.secrets or b"{}") if payload else {},
         have=[row.epoch, row.acked] if row.epoch is not None else None,
     )  # fmt: skip
     letter = Letter(

@@ -35,6 +35,14 @@ def open_stage(
     ).scalars().all()  # fmt: skip
     if not nodes:
         return 0
+    want(connection, resource_id, generation, nodes)
+    connection.execute(update(Target).where(Target.job_id == job_id, Target.stage == stage).values(opened_at=now))
+    connection.execute(update(Job).where(Job.id == job_id).values(stage=stage))
+    return len(nodes)
+
+
+def want(connection: Connection, resource_id: int, generation: int, nodes: Sequence[int]) -> None:
+    """Raises `wanted` of a resource on these nodes, given in the order of their ids. Wakes the relay."""
     have = {
         row.node_id: digests.shown(row.wanted, row.done, row.outcome)
         for row in connection.execute(
@@ -56,10 +64,7 @@ def open_stage(
         .where(Placement.resource_id == resource_id, Placement.node_id.in_(nodes), Placement.wanted < generation)
         .values(wanted=generation, outcome=0, reason=None, not_before_at=None)
     )
-    connection.execute(update(Target).where(Target.job_id == job_id, Target.stage == stage).values(opened_at=now))
-    connection.execute(update(Job).where(Job.id == job_id).values(stage=stage))
     bells.ring(connection, bells.RELAY)
-    return len(nodes)
 
 
 def close_targets(connection: Connection, job_ids: Iterable[int], outcome: str, reason: str, now: datetime,
@@ -80,7 +85,7 @@ def supersede(connection: Connection, resource_id: int, by: int, now: datetime) 
     """A newer wish ends what older jobs of the resource have not opened yet, at once."""
     older = connection.execute(
         select(Job.id).join(Target, Target.job_id == Job.id).distinct()
-        .where(Job.resource_id == resource_id, Job.id != by, Target.outcome.is_(None))
+        .where(Job.resource_id == resource_id, Job.id != by, is_going_on(), Target.outcome.is_(None))
     ).scalars().all()  # fmt: skip
     close_targets(connection, older, states.Target.SUPERSEDED, f"job {by} came first", now)
     advance(connection, older, now)
@@ -173,6 +178,8 @@ def _end_if_final(connection: Connection, job: Row[Any], now: datetime) -> None:
     state = verdict(count)
     ended = {"state": state, "ended_at": now, "grace_until_at": None}
     connection.execute(update(Job).where(Job.id == job.id).values(**numbers, **ended))
+    if state == states.Job.HALTED:
+        grace.forget_secrets(connection, job)  # it cannot be cancelled any more
     happened = Happened("job.end", "onehost", now, job.noun, job.name, job.resource_id, job_id=job.id, outcome=state,
                         detail={"kind": job.kind, **numbers})  # fmt: skip
     record(connection, [happened])

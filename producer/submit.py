@@ -10,23 +10,20 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, func, insert, select, tuple_, update
 
 from ..models import nouns, states
-from ..models.canonical import canonical, digest
 from ..models.crash import crash_point
 from ..models.errors import Conflict, Invalid, NotFound, Refused
 from ..models.moment import now as time_now
 from ..models.settings import Manager
 from ..models.store import Job, Placement, Resource, Revision, retried, writing
-from ..models.wire import MAX_BODY_BYTES
-from . import actions, batches, claims, grace, hold, membership, numbers, stages
+from . import actions, batches, claims, grace, hold, making, membership, numbers, stages
 from .cancel import cancel, refuse_retry
 from .difference import difference
 from .events import Happened, record
+from .making import keep_manager_fields
 from .opening import Change, open_job
+from .payload import rendered
 from .surroundings import Surroundings, wanted_spec
-from .wish import Receipt, Wish
-
-#: Room kept in a letter for everything around the payload.
-ENVELOPE_BYTES = 16 * 1024
+from .wish import Receipt, Wish, mark
 
 
 class _DryRun(Exception):
@@ -53,9 +50,7 @@ def _submit(engine: Engine, settings: Manager, wishes: Sequence[Wish], dry_run: 
         with writing(engine) as connection:
             around = Surroundings(connection, settings)
             now = time_now()
-            if len(wishes) > 1:
-                _lock(connection, wishes)
-            receipts.extend(submit_one(connection, around, wish, now, is_dry=dry_run) for wish in wishes)
+            receipts.extend(_all(connection, around, wishes, now, dry_run))
             if dry_run:
                 if look:
                     look(connection, receipts)
@@ -65,6 +60,15 @@ def _submit(engine: Engine, settings: Manager, wishes: Sequence[Wish], dry_run: 
         return receipts
     crash_point("submit.committed")
     return receipts
+
+
+def _all(connection: Connection, around: Surroundings, wishes: Sequence[Wish], now: datetime,
+         is_dry: bool) -> list[Receipt]:  # fmt: skip
+    if (made := making.make(connection, around, wishes, now)) is not None:
+        return made
+    if len(wishes) > 1:
+        _lock(connection, wishes)
+    return [submit_one(connection, around, wish, now, is_dry=is_dry) for wish in wishes]
 
 
 def _lock(connection: Connection, wishes: Sequence[Wish]) -> None:
@@ -89,11 +93,11 @@ def submit_one(connection: Connection, around: Surroundings, wish: Wish, now: da
     noun = nouns.noun(wish.noun)
     name = noun.check_name(wish.name)
     batches.check(wish.batch, wish.max_fail)
-    mark = _mark(noun, name, wish)
-    if earlier := _earlier(connection, wish, mark):
+    its_mark = mark(noun, name, wish)
+    if earlier := _earlier(connection, wish, its_mark):
         return earlier
     if action := noun.action(wish.verb):
-        return actions.submit(connection, noun, name, action, wish, mark, now)
+        return actions.submit(connection, noun, name, action, wish, its_mark, now)
     if wish.verb == "cancel" and (dropped := hold.drop(connection, noun, name, wish, now)):
         return dropped
     if wish.verb == "retry" and "job" in wish.fields:
@@ -109,14 +113,14 @@ def submit_one(connection: Connection, around: Surroundings, wish: Wish, now: da
         noun.check(name, spec, before, around)
     if spec is not None:
         numbered = before or (undo.spec if undo else None)
-        spec = noun.number(_keep_manager_fields(noun, spec, numbered), numbered, around)
+        spec = noun.number(keep_manager_fields(noun, spec, numbered), numbered, around)
     changed = difference(noun, before, spec)
     if living and not changed and wish.verb not in ("retry", "cancel"):
         return Receipt(noun.name, name, living.id, living.generation, None, 0, {})
     destroys = released is None and not wish.is_of_lost_node and noun.destroys(spec, before)
     is_held = destroys and hold.is_beyond(connection, around.setting("held_beyond_per_hour"), wish, now)
     if is_held and living and not is_dry:
-        return hold.keep(connection, noun, name, living, wish, mark, changed, now)
+        return hold.keep(connection, noun, name, living, wish, its_mark, changed, now)
     resource_id, generation, replaces = _raise(connection, noun, name, living, spec, now)
     if spec is None:
         claims.drop(connection, resource_id, generation)
@@ -128,7 +132,8 @@ def submit_one(connection: Connection, around: Surroundings, wish: Wish, now: da
     if noun.name == "node":
         membership.on_node(connection, resource_id, name, spec, is_new=before is None, now=now)
     change = Change(noun, name, resource_id, generation, spec, before, grace_until_at, destroys)
-    job_id, targets = open_job(connection, change, wish, mark, now, released)
+    opened = open_job(connection, change, wish, its_mark, now, released)
+    job_id = opened.job_id
     kind = f"{noun.name}.{wish.verb}"
     detail = {"difference": changed, "generation": generation, "reason": wish.reason, "source": wish.source}
     record(connection, [Happened(kind, wish.actor, now, noun.name, name, resource_id, job_id=job_id,
@@ -138,8 +143,10 @@ def submit_one(connection: Connection, around: Surroundings, wish: Wish, now: da
     stages.supersede(connection, resource_id, job_id, now)
     if living:
         hold.supersede(connection, resource_id, job_id, now)
-    stages.advance(connection, [job_id, *(grace.end_of(connection, replaces) if replaces else ())], now)
-    return Receipt(noun.name, name, resource_id, generation, job_id, targets, changed, grace_until_at, held=is_held)
+    ended = grace.end_of(connection, replaces) if replaces else []
+    stages.advance(connection, ended if opened.is_waiting else [job_id, *ended], now)
+    return Receipt(noun.name, name, resource_id, generation, job_id, opened.targets, changed, grace_until_at,
+                   held=is_held)  # fmt: skip
 
 
 def release(connection: Connection, settings: Manager, job_id: int, actor: str, reason: str | None) -> Receipt:
@@ -153,15 +160,6 @@ def release(connection: Connection, settings: Manager, job_id: int, actor: str, 
         return receipt
 
     return hold.release(connection, job_id, actor, reason, begin, now)
-
-
-def _mark(noun: nouns.Noun, name: str, wish: Wish) -> str:
-    """What makes two wishes the same. A secret does not: a password hashed again has another salt."""
-    try:
-        plain = {key: value for key, value in wish.fields.items() if key not in noun.secret_fields}
-        return digest(canonical([noun.name, name, wish.verb, plain]))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise Invalid(f"{noun.name} {name}: the fields are not plain data: {type(error).__name__}") from None
 
 
 def _earlier(connection: Connection, wish: Wish, mark: str) -> Receipt | None:
@@ -217,15 +215,6 @@ def _not_found(connection: Connection, noun: nouns.Noun, name: str) -> NotFound:
     return NotFound(f"no such {noun.name}: {name}", hint=hint)
 
 
-def _keep_manager_fields(noun: nouns.Noun, spec: nouns.Spec, before: nouns.Spec | None) -> nouns.Spec:
-    for key in noun.manager_fields:
-        own = (before or {}).get(key)
-        if spec.get(key) not in (None, own):
-            raise Refused(f"{noun.name}: {key} is given by the manager, {spec[key]!r} cannot be asked for")
-        spec = spec | {key: own}
-    return spec
-
-
 def _raise(connection: Connection, noun: nouns.Noun, name: str, living: Row[Any] | None,
            spec: nouns.Spec | None, now: datetime) -> tuple[int, int, int]:  # fmt: skip
     if living:
@@ -256,12 +245,7 @@ def _raise(connection: Connection, noun: nouns.Noun, name: str, living: Row[Any]
 
 def _revise(connection: Connection, noun: nouns.Noun, resource_id: int, generation: int, spec: nouns.Spec | None,
             now: datetime, *, keeps_secrets: bool) -> None:  # fmt: skip
-    payload = secrets = None
-    if spec is not None:
-        plain, secret = noun.split(spec)
-        payload, secrets = canonical(plain), canonical(secret) if secret else None
-        if len(payload) + len(secrets or b"") > MAX_BODY_BYTES - ENVELOPE_BYTES:
-            raise Invalid(f"{noun.name}: the spec is larger than {MAX_BODY_BYTES - ENVELOPE_BYTES} bytes")
+    payload, secrets = rendered(noun, spec)
     if not keeps_secrets:
         old = (Revision.resource_id == resource_id, Revision.secrets.is_not(None))
         connection.execute(update(Revision).where(*old).values(secrets=None))

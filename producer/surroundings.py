@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, and_, select
@@ -30,6 +33,9 @@ class Surroundings:
         self._connection = connection
         self._settings = settings
         self._known: dict[str, dict[str, nouns.Spec]] = {}
+        #: How many numbers are taken at once, and those of each kind that are left.
+        self._at_once = 1
+        self._taken: dict[str, deque[int]] = {}
 
     def all(self, noun: str) -> dict[str, nouns.Spec]:
         """Wanted spec by name, without secrets, of every living resource of a noun."""
@@ -44,7 +50,26 @@ class Surroundings:
 
     def number(self, kind: str, first: int, last: int) -> int:
         """A number of the range that was never given out. Raises Refused."""
-        return numbers.next_in_range(self._connection, kind, first, last)
+        left = self._taken.get(kind)
+        if not left:
+            left = self._taken[kind] = deque(numbers.next_in_range(self._connection, kind, first, last, self._at_once))
+        return left.popleft()
+
+    @contextmanager
+    def together(self, count: int) -> Iterator[None]:
+        """While so many wishes are looked at, numbers are taken for all of them together."""
+        self._at_once = count
+        yield
+        self._at_once = 1
+        for kind, left in self._taken.items():
+            if left:
+                numbers.give_back(self._connection, kind, left[0] - 1)
+        self._taken.clear()
+
+    def note(self, noun: str, name: str, spec: nouns.Spec) -> None:
+        """A wish of the same transaction wants this."""
+        if noun in self._known:
+            self._known[noun][name] = spec
 
     def setting(self, name: str) -> Any:
         """One of the manager's settings."""

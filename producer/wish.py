@@ -7,6 +7,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from ..models import nouns
+from ..models.canonical import canonical, digest
+from ..models.errors import Invalid
+
 #: How long a job may take before its wait is over, unless the caller says otherwise.
 DEADLINE = timedelta(days=1)
 
@@ -36,6 +40,15 @@ class Wish:
     def is_of_lost_node(self) -> bool:
         """Whether it removes a node that will not come back: no rule can keep what is gone."""
         return self.noun == "node" and bool(self.fields.get("lost"))
+
+
+def mark(noun: nouns.Noun, name: str, wish: Wish) -> str:
+    """What makes two wishes the same. A secret does not: a password hashed again has another salt. Raises Invalid."""
+    try:
+        plain = {key: value for key, value in wish.fields.items() if key not in noun.secret_fields}
+        return digest(canonical([noun.name, name, wish.verb, plain]))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise Invalid(f"{noun.name} {name}: the fields are not plain data: {type(error).__name__}") from None
 
 
 @dataclass(frozen=True)

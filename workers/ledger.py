@@ -111,11 +111,13 @@ class Ledger:
     def take(self, limit: int = ROUND, only: Sequence[int] = ()) -> list[Entry]:
         """Open entries that are due, urgent ones first, parents before children; of one name the oldest id only."""
         where = f"AND id IN ({','.join(map(str, only))})" if only else ""
-        rows = self._file.read(
-            f"""SELECT * FROM entry e WHERE {DUE} AND (not_before_at IS NULL OR not_before_at <= ?) {where}
-                ORDER BY urgent DESC, id LIMIT ?""",
-            (time.time(), limit),
-        )
+        rows: list[sqlite3.Row] = []
+        for urgent in (1, 0):  # one after the other, each in the order of its index: nobody sorts all that is open
+            rows += self._file.read(
+                f"""SELECT * FROM entry e WHERE {DUE} AND urgent = ? AND (not_before_at IS NULL OR not_before_at <= ?)
+                    {where} ORDER BY id LIMIT ?""",
+                (urgent, time.time(), limit - len(rows)),
+            )
         return sorted((_entry(row) for row in rows), key=_turn)
 
     def due_seconds(self) -> float | None:

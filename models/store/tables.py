@@ -15,7 +15,7 @@ Number = BigInteger().with_variant(Integer, "sqlite")
 
 #: True of every event, and said by queries that go by time alone: to others a planner must not offer this index. It
 #: would read all of the time to find what is rare.
-BY_TIME = "kind <> ''"
+BY_TIME = "id <> 0"
 
 NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",

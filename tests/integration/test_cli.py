@@ -79,6 +79,10 @@ def test_a_worker_is_given_its_settings(three: CommandLine) -> None:
     elsewhere = three.folder / "w3.toml"
     three.good("node", "add", "web3", "10.0.0.13", "--roles", "web", "--no-broker", "--worker-config", str(elsewhere))
     assert tomllib.loads(elsewhere.read_text())["node"] == "web3"
+    with three.config.open("a") as config:
+        config.write('[broker]\nfallbacks = ["10.0.0.2", "10.0.0.3:5673"]\n')
+    three.good("node", "credentials", "web1", *words)
+    assert settings.worker(path, {}).broker.fallbacks == ("10.0.0.2", "10.0.0.3:5673")
 
 
 def test_the_life_of_an_account(three: CommandLine) -> None:

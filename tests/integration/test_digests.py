@@ -7,7 +7,7 @@ import threading
 from typing import Any
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import select, text, update
 
 from onehost.models import wire
 from onehost.models.digest import Digest
@@ -175,3 +175,25 @@ def test_many_at_once_neither_stand_still_nor_lose_a_sum(store: Store) -> None:
         thread.join(60)
     assert not any(thread.is_alive() for thread in threads) and failed == []
     assert store.wrong_digests() == {}
+
+
+def test_a_batch_that_loses_a_deadlock_is_stored_all_the_same(store: Store) -> None:
+    """PostgreSQL ends one of two that wait for each other: the audit process goes on as if nothing had been."""
+    if store.engine.dialect.name == "sqlite":
+        pytest.skip("one writer at a time waits for nobody")
+    receipts = [store.onehost.account_create(f"a{number}", domain=f"a{number}.example") for number in range(2)]
+    first, last = sorted(receipt.resource_id for receipt in receipts)
+    placed = select(Placement.sent).where(Placement.node_id == store.id("node", "s1")).with_for_update()
+    batch = [store.acked("s1", receipt.resource_id, receipt.generation) for receipt in receipts]
+    saying = threading.Thread(target=store.say, args=batch)
+    with writing(store.engine) as connection:
+        connection.execute(placed.where(Placement.resource_id == last))
+        saying.start()
+        waiting = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = :name")
+        with reading(store.engine) as other:
+            while not other.execute(waiting, {"name": store.engine.url.database}).scalar():
+                continue
+        connection.execute(placed.where(Placement.resource_id == first))
+    saying.join(30)
+    assert not saying.is_alive()
+    assert [store.placements(each)["s1"].outcome for each in (first, last)] == [1, 1]

@@ -109,6 +109,13 @@ def test_a_name_made_again_ends_the_grace_time(graced: Store) -> None:
         graced.onehost.cancel(gone.job_id or 0)
 
 
+def test_a_removal_that_was_halted_leaves_no_password_behind(graced: Store) -> None:
+    gone = graced.onehost.account_delete("alice", max_fail=0)
+    graced.ack("w1", gone.resource_id, gone.generation, "failed", reason="no")
+    graced.ack_all(gone, "w2")
+    assert graced.job(gone.job_id)["state"] == "halted" and secrets(graced) == [False, False]
+
+
 def test_a_deadline_counts_from_its_end(graced: Store) -> None:
     gone = graced.onehost.account_delete("alice", deadline=timedelta(seconds=5))
     job = graced.job(gone.job_id)

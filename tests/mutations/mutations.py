@@ -25,6 +25,7 @@ WALK = "tests/integration/test_walk.py"
 LEDGER = "tests/unit/workers/test_ledger.py"
 STORE = "tests/integration/test_store.py"
 SIMULATION = "tests/simulation"
+BRAKE = "tests/unit/workers/test_brake.py"
 PAUSE = "tests/integration/test_pause.py"
 HOLD = "tests/integration/test_hold.py"
 GRACE = "tests/integration/test_grace.py"
@@ -103,14 +104,14 @@ MUTATIONS = (
         "workers/executor.py",
         "        while self.is_paused and not stop.is_set():\n",
         "        while False:\n",
-        (PAUSE,),
+        (BRAKE,),
     ),
     Mutation(
         "the brake holds after a restart",
         "workers/brake.py",
         "WHERE name = 'paused' AND value = 'yes'",
         "WHERE name = 'none'",
-        (PAUSE,),
+        (BRAKE,),
     ),
     Mutation(
         "a missed brake is told again",
@@ -164,8 +165,8 @@ MUTATIONS = (
     Mutation(
         "a name made again ends the grace time",
         "producer/submit.py",
-        "grace.end_of(connection, replaces) if replaces else ()",
-        "",
+        "grace.end_of(connection, replaces) if replaces else []",
+        "[]",
         (GRACE,),
     ),
     Mutation(

@@ -50,9 +50,13 @@ class RabbitMQ:
         """What the broker calls itself."""
         return f"test{self.port}@localhost"
 
+    def log(self) -> str:
+        """Everything that the broker has written to its log."""
+        return (self.folder / "log" / f"{self.node}.log").read_text(errors="replace")
+
     def deprecations(self) -> list[str]:
         """What the broker's log says about features that are used and will go."""
-        lines = (self.folder / "log" / f"{self.node}.log").read_text(errors="replace").splitlines()
+        lines = self.log().splitlines()
         # Metrics are the management plugin's own.
         return [line for line in lines if "eprecated" in line and "management_metrics_collection" not in line]
 

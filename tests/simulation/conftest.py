@@ -29,7 +29,7 @@ def template() -> Iterator[Template]:
         world.apply()
         rules = Rules(world)
         rules.settle()
-        world.onehost.account_create("alice", domain="x.example")
+        world.onehost.do("account", "alice", "create", {"domain": "x.example", "password_hash": "$6$saltsalt$" + "c" * 86})
         rules.settle()
         made.saved = made.store.save()
         made.ledgers = {node.name: node.ledger() for node in world.nodes.values()}

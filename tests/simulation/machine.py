@@ -13,6 +13,7 @@ from onehost.workers.entry import Difference, Entry
 from .seams import POINTS
 
 NOUNS = ("account", "node", "virtual_service")
+SECRET = "password_hash"
 #: (noun, name)
 Thing = tuple[str, str]
 
@@ -42,14 +43,21 @@ class Machine:
 
     def change(self, entry: Entry) -> None:
         thing, at = (entry.noun, entry.name), (entry.id, entry.generation)
-        if at <= self.newest.get(thing, (0, 0)):
+        if at <= self.newest.get(thing, (0, 0)) and not self._is_secret(thing, entry):
             self.violations.append(f"{thing}: {at} was written over {self.newest[thing]}")
-        self.newest[thing] = at
+        self.newest[thing] = max(at, self.newest.get(thing, at))
         self.changes.append((thing, *at, entry.spec))
         if entry.spec is None:
             del self.state[thing]
         else:
             self.state[thing] = (*at, dict(entry.spec))
+
+    def _is_secret(self, thing: Thing, entry: Entry) -> bool:
+        """Whether nothing but a secret changes: those are the newest of all, whatever the generation."""
+        held = self.state.get(thing)
+        if held is None or entry.spec is None or held[:2] != (entry.id, entry.generation):
+            return False
+        return {**held[2], SECRET: None} == {**entry.spec, SECRET: None}
 
 
 class Recorder:

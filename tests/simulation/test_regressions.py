@@ -26,3 +26,20 @@ def test_a_node_made_again_before_its_worker_noticed(world: World) -> None:
     world.add_node("s1")
     rules.settle()
     rules.check_end()
+
+
+def test_an_old_generation_is_a_whole_spec_while_a_removal_is_under_way(world: World) -> None:
+    """Storage is removed from last. Its ledger was lost before that: the generation before was sent to it again, but
+    its secret had gone with the removal, and the field was missing.
+    """
+    world.turn()
+    world.turn()
+    rules = Rules(world)
+    world.onehost.do("account", "alice", "delete")
+    world.nodes["s1"].replace_ledger(world.template.empty_ledger)
+    world.nodes["s1"].start()
+    for _ in range(3):
+        world.turn(["s1"])
+    assert "password_hash" in world.nodes["s1"].machine.state[("account", "alice")][2]
+    rules.settle()
+    rules.check_end()

@@ -28,7 +28,7 @@ EVENT_INDEXES = {
     "ix_event_noun": (None, ["noun", "at"]),
 }
 #: True of every event: only a query that says so uses the index that has it (producer/event_search.py).
-EVENTS_BY_TIME = "kind <> ''"
+EVENTS_BY_TIME = "id <> 0"
 
 revision = "0002"
 down_revision = "0001"
