@@ -54,14 +54,15 @@ class Consumer:
 
     `ready()` is called before each consumer is started and may raise: a store that cannot be written costs no
     delivery. `on_state(text)` hears what it is doing or waiting for. `on_start()` is called after each (re)connection.
-    `store` gives the deliveries it wants in the dead-letter queue. `sparing` names queues of which fewer messages than
+    `store` gives the deliveries it wants in the dead-letter queue. `missing(why)` is called when the broker has no such
+    queue, and may raise. `sparing` names queues of which fewer messages than
     `prefetch` are taken at once: theirs may be large.
     """
 
     def __init__(self, broker: Broker, queues: Sequence[str], store: Callable[[list[Delivery]], Sequence[Delivery]], *,
                  ready: Callable[[], None] = lambda: None, on_state: Callable[[str], None] = lambda text: None,
                  on_start: Callable[[], None] = lambda: None, idle: Callable[[], None] = lambda: None,
-                 idle_seconds: float = 1.0, prefetch: int = PREFETCH,
+                 missing: Callable[[str], None] = lambda why: None, idle_seconds: float = 1.0, prefetch: int = PREFETCH,
                  sparing: Mapping[str, int] = MappingProxyType({})) -> None:  # fmt: skip
         self._broker = broker
         self._queues = queues
@@ -70,6 +71,7 @@ class Consumer:
         self._on_state = on_state
         self._on_start = on_start
         self._idle = idle
+        self._missing = missing
         self._idle_seconds = idle_seconds
         self._prefetch = prefetch
         self._sparing = sparing
@@ -177,9 +179,15 @@ class Consumer:
 
     def _explain(self, error: Exception) -> str:
         code = getattr(error, "reply_code", None)
+        why = f"{code} {getattr(error, 'reply_text', '')}" if code else f"{type(error).__name__}: {error}"
         if code == 403:
             self._backoff = REFUSED_BACKOFF_SECONDS
-        return f"{code} {getattr(error, 'reply_text', '')}" if code else f"{type(error).__name__}: {error}"
+        if code == 404:
+            try:
+                self._missing(why)
+            except Exception as failed:  # whoever mends it could not: the next try asks again
+                return f"{why}; {failed}"
+        return why
 
     def _wait(self, stop: threading.Event) -> None:
         stop.wait(self._backoff * (0.5 + random.random()))

@@ -25,6 +25,7 @@ from .audit import QUEUES, Audit
 from .metrics import AUDIT, RELAY, audit_look, relay_look
 from .presence import Presence
 from .relay import Relay
+from .repair import Repair
 
 log = logging.getLogger(__name__)
 
@@ -49,9 +50,7 @@ def run_relay(settings: Manager) -> None:
     stop = _prepare("relay")
     engine = connect(settings.store)
 
-    def repair() -> Sequence[str]:
-        return [str(step) for step in apply.synchronise(settings, nodes.hashes(engine))]
-
+    repair = partial(_make_fit, settings, engine)
     with sole(engine, "relay", stop) as held:
         if held:
             publisher = Publisher(settings.as_user("relay"), routing.JOBS, purpose="relay", stop=stop)
@@ -69,14 +68,20 @@ def run_audit(settings: Manager) -> None:
             presence = Presence(settings.offline_after_seconds)
             duties = Duties(engine, presence)
             audit = Audit(engine, presence)
+            missing = Repair(engine, "audit", partial(_make_fit, settings, engine))
             consumer = Consumer(settings.as_user("audit"), QUEUES, audit.store, prefetch=PREFETCH, sparing=SPARING,
-                                ready=partial(_reach, engine), on_state=_Said("audit"), idle_seconds=2.0)  # fmt: skip
+                                ready=partial(_reach, engine), on_state=_Said("audit"), missing=missing,
+                                idle_seconds=2.0)  # fmt: skip
             metrics.serve(settings.audit_metrics_port, AUDIT, [audit.tally], partial(audit_look, engine, consumer))
             keeper = threading.Thread(target=duties.run, args=(stop,), name="duties", daemon=True)
             keeper.start()
             threading.Thread(target=watch, args=(consumer, stop), daemon=True).start()
             consumer.run(stop)
             keeper.join(3)
+
+
+def _make_fit(settings: Manager, engine: Engine) -> Sequence[str]:
+    return [str(step) for step in apply.synchronise(settings, nodes.hashes(engine))]
 
 
 def _reach(engine: Engine) -> None:

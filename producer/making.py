@@ -143,7 +143,7 @@ def _jobs(connection: Connection, makings: Sequence[Making], members: dict[int, 
          "targets": len(members[each.resource_id].stage_of), "submitted_at": now,
          "deadline_at": now + each.wish.deadline} for each in makings
     ]  # fmt: skip
-    made = insert(Job).returning(Job.id, Job.resource_id, sort_by_parameter_order=True)
+    made = insert(Job).returning(Job.id, Job.resource_id)
     return {row.resource_id: row.id for row in connection.execute(made, rows)}
 
 

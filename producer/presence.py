@@ -37,9 +37,9 @@ class Heard:
     heard_at: float
     written_at: float = -1e9
     state: str = ""
-    #: The digest that differed from the store's at the last beat; a second one alike is no coincidence.
+    #: Digest and last number that differed from the store's at the last beat; a second one alike is no coincidence.
     suspicious: str = ""
-    #: The digest that was found equal to the store's.
+    #: Those that were found equal to the store's.
     equal: str = ""
     epoch: int = 0
     #: Daemons that another hand has broken there, as last said.
@@ -125,18 +125,21 @@ class Presence:
             pause.send(connection, node, is_pulled, now)
 
     def _compare(self, connection: Connection, node: Node, beat: wire.Letter, heard: Heard, now: datetime) -> None:
-        """A node that differs while nothing is on its way to it or from it is asked to say hello."""
-        root = beat["root"]
-        if root == heard.equal or heard.awaits(_on_its_way(connection, node, beat)):
+        """A node that differs while nothing is on its way to it or from it is asked to say hello.
+
+        The same for one whose acknowledgements have a gap here: it keeps them until the gap is filled or closed.
+        """
+        said = f"{beat['root']} {beat['last']}"
+        if said == heard.equal or heard.awaits(_on_its_way(connection, node, beat)):
             heard.suspicious = ""
             return
-        if root != heard.suspicious:
+        if said != heard.suspicious:
             # The beat may be older than the acknowledgement that was written just now.
-            heard.suspicious = root
+            heard.suspicious = said
             return
         heard.suspicious = ""
-        if orphans.expected(connection, node.id).root() == root:
-            heard.equal = root
+        if orphans.expected(connection, node.id).root() == beat["root"] and not _has_gap(connection, node, beat):
+            heard.equal = said
         else:
             resync.hail(connection, node.id, node.name, now)
 
@@ -151,6 +154,8 @@ class Presence:
             values["state_at"] = now
         connection.execute(update(NodeStatus).where(NodeStatus.node_id == node.id).values(**values))
         heard.state, heard.written_at = state, time.monotonic()
+        # Compared anew now and then: a node that is beyond the store shows nothing of what the store changes.
+        heard.equal = ""
         if before != state:
             about = ("node", node.name, node.id, node.name, node.id)
             record(connection, [Happened(f"node.{state}", "onehost", now, *about, detail={"before": before})])
@@ -179,6 +184,12 @@ class Presence:
         if self.looked_at < time.monotonic() - self.offline_after_seconds / 4:
             return True
         return any(h.heard_at < silent and h.state != states.NodeState.OFFLINE for h in list(self.heard.values()))
+
+
+def _has_gap(connection: Connection, node: Node, beat: wire.Letter) -> bool:
+    """Whether a number that the node gave out in its present life is missing here."""
+    which = (NodeStatus.node_id == node.id, NodeStatus.epoch == beat["epoch"], NodeStatus.acked < (beat["last"] or 0))
+    return connection.execute(select(NodeStatus.node_id).where(*which)).first() is not None
 
 
 def _on_its_way(connection: Connection, node: Node, beat: wire.Letter) -> str:

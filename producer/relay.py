@@ -42,6 +42,7 @@ from ..models.store import (
 from . import actions, lives, metrics, numbers, pause, resync
 from .events import Happened, record
 from .membership import Node, nodes
+from .repair import REPAIR_SECONDS, tell
 
 #: Placements read and published together.
 BATCH = 1000
@@ -51,8 +52,6 @@ TICK_SECONDS = 1.0
 CAME_BACK_SECONDS = 5.0
 #: Longest wait between two tries while broker or store is away, in seconds.
 LONGEST_BACKOFF_SECONDS = 5.0
-#: The topology is repaired at most this often, in seconds.
-REPAIR_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -233,11 +232,7 @@ class Relay:
             self.on_state(f"cannot repair the broker's topology: {error}")
             return False
         if because or steps:
-            with writing(self.engine) as connection:
-                late = Placement.sent < Placement.wanted
-                connection.execute(update(Placement).where(late).values(not_before_at=None))
-                detail = {"because": because, "steps": steps[:50]}
-                record(connection, [Happened("broker.repair", "relay", time_now(), outcome="applied", detail=detail)])
+            tell(self.engine, "relay", because, steps)
         return True
 
 

@@ -136,12 +136,19 @@ def _close_gaps(connection: Connection, node_id: int, hello: wire.Letter, held: 
                 now: datetime) -> None:  # fmt: skip
     """Numbers of this epoch that are neither here nor held by anybody: an event says that each is lost."""
     epoch, last = hello["epoch"], min(hello["last"], floor + LOOKED_AT)
-    gone = sorted(set(range(floor + 1, last + 1)) - _known(connection, node_id, epoch, floor) - held)[:ASKED_AT_ONCE]
+    known = _known(connection, node_id, epoch, floor)
+    gone = sorted(set(range(floor + 1, last + 1)) - known - held)[:ASKED_AT_ONCE]
     record(
         connection,
         [Happened("acknowledgement.lost", "onehost", now, node=hello.node, node_id=node_id, epoch=epoch, number=number,
                   outcome="lost") for number in gone],
     )  # fmt: skip
+    explained, moved = known.union(gone), floor
+    while moved + 1 in explained:
+        moved += 1
+    if moved != floor:
+        which = (NodeStatus.node_id == node_id, NodeStatus.epoch == epoch, NodeStatus.acked == floor)
+        connection.execute(update(NodeStatus).where(*which).values(acked=moved))
 
 
 def _cover(connection: Connection, node_id: int, hello: wire.Letter, now: datetime) -> None:
@@ -265,9 +272,7 @@ def _synced(connection: Connection, node_id: int, now: datetime) -> None:
 
 def strangers(connection: Connection) -> frozenset[int]:
     """Nodes that have not said hello under this id in this life of the store."""
-    rows = connection.execute(
-        select(NodeStatus.node_id).where(NodeStatus.reported != numbers.incarnation(connection))
-    )
+    rows = connection.execute(select(NodeStatus.node_id).where(NodeStatus.reported != numbers.incarnation(connection)))
     return frozenset(rows.scalars())
 
 

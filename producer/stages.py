@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -105,10 +105,41 @@ def advance(connection: Connection, job_ids: Iterable[int], now: datetime) -> No
     ids = sorted(set(job_ids))
     if not ids:
         return
-    jobs = connection.execute(select(Job).where(Job.id.in_(ids), is_going_on())).all()
+    jobs = connection.execute(select(Job).where(Job.id.in_(ids), is_going_on()).order_by(Job.id)).all()
+    became = _became(connection, [job.id for job in jobs])
+    counted = []
     for job in jobs:
-        _advance_one(connection, job, now)
+        if _may_go_on(job, became[job.id]):
+            _advance_one(connection, job, now)
+        else:
+            counted.append(job)
+    _end_if_final(connection, counted, became, now)
     bells.ring(connection, bells.JOBS)
+
+
+def _became(connection: Connection, job_ids: Sequence[int]) -> dict[int, list[Any]]:
+    """By job what its targets have become: each stage, outcome and state of a node once, with how many."""
+    found: dict[int, list[Any]] = {job_id: [] for job_id in job_ids}
+    if found:
+        for row in connection.execute(
+            select(Target.job_id, Target.stage, Target.outcome, NodeStatus.state, func.count().label("targets"))
+            .outerjoin(NodeStatus, NodeStatus.node_id == Target.node_id)
+            .where(Target.job_id.in_(job_ids))
+            .group_by(Target.job_id, Target.stage, Target.outcome, NodeStatus.state)
+        ):
+            found[row.job_id].append(row)
+    return found
+
+
+def _may_go_on(job: Row[Any], became: Sequence[Any]) -> bool:
+    """Whether a stage may be opened or no more of them: else there is only to be counted, for many jobs at once."""
+    waits_for_all: list[bool] = json.loads(job.stages)
+    its = [row for row in became if row.stage == job.stage]
+    if any(row.outcome == states.Target.FAILED for row in its):
+        return True
+    waits = waits_for_all[job.stage] if job.stage < len(waits_for_all) else False
+    is_open = any(row.outcome is None and (waits or row.state != states.NodeState.OFFLINE) for row in its)
+    return not is_open and job.stage < len(waits_for_all) - 1
 
 
 def is_going_on() -> ColumnElement[bool]:
@@ -162,27 +193,29 @@ def _targets(connection: Connection, job_id: int, stage: int) -> Sequence[Any]:
     ).all()
 
 
-def _end_if_final(connection: Connection, job: Row[Any], now: datetime) -> None:
-    counted = connection.execute(
-        select(Target.outcome, func.count()).where(Target.job_id == job.id).group_by(Target.outcome)
-    ).all()
-    count: dict[str | None, int] = {row[0]: row[1] for row in counted}
-    numbers = {
-        "applied": count.get(states.Target.APPLIED, 0),
-        "failed": count.get(states.Target.FAILED, 0),
-        "closed": sum(count.get(word, 0) for word in CLOSED),
-    }
-    if count.get(None, 0) or job.state == states.Job.EXPIRED:
-        connection.execute(update(Job).where(Job.id == job.id).values(**numbers))
-        return
-    state = verdict(count)
-    ended = {"state": state, "ended_at": now, "grace_until_at": None}
-    connection.execute(update(Job).where(Job.id == job.id).values(**numbers, **ended))
-    if state == states.Job.HALTED:
-        grace.forget_secrets(connection, job)  # it cannot be cancelled any more
-    happened = Happened("job.end", "onehost", now, job.noun, job.name, job.resource_id, job_id=job.id, outcome=state,
-                        detail={"kind": job.kind, **numbers})  # fmt: skip
-    record(connection, [happened])
+def _end_if_final(connection: Connection, jobs: Sequence[Row[Any]], became: Mapping[int, Sequence[Any]],
+                  now: datetime) -> None:  # fmt: skip
+    """Counts the targets of these jobs, and ends those that have no open one left."""
+    going_on, ended, happened = [], [], []
+    for job in jobs:
+        count: dict[str | None, int] = {}
+        for row in became[job.id]:
+            count[row.outcome] = count.get(row.outcome, 0) + row.targets
+        numbers = {
+            "applied": count.get(states.Target.APPLIED, 0),
+            "failed": count.get(states.Target.FAILED, 0),
+            "closed": sum(count.get(word, 0) for word in CLOSED),
+        }
+        if count.get(None, 0) or job.state == states.Job.EXPIRED:
+            going_on.append({"id": job.id, **numbers})
+            continue
+        state = verdict(count)
+        ended.append({"id": job.id, **numbers, "state": state, "ended_at": now, "grace_until_at": None})
+        happened.append(Happened("job.end", "onehost", now, job.noun, job.name, job.resource_id, job_id=job.id,
+                                 outcome=state, detail={"kind": job.kind, **numbers}))  # fmt: skip
+    together.change(connection, Job, going_on, ("id",))
+    together.change(connection, Job, ended, ("id",))
+    record(connection, happened)
 
 
 def verdict(count: dict[str | None, int]) -> states.Job:

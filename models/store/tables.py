@@ -13,8 +13,8 @@ from ..moment import Moment
 #: SQLite only counts up by itself in a column of type INTEGER.
 Number = BigInteger().with_variant(Integer, "sqlite")
 
-#: True of every event, and said by queries that go by time alone: to others a planner must not offer this index. It
-#: would read all of the time to find what is rare.
+#: True of every event, and said by queries that go by time alone; no filter implies it. To all others this index is not
+#: offered: a planner would read all of the time in it to find what is rare.
 BY_TIME = "id <> 0"
 
 NAMING = {

@@ -130,6 +130,10 @@ def audit(config: dict[str, Any]) -> None:
             link.settle()
 
 
+ARRIVED = """INSERT INTO entry (id, wanted, spec) VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET
+             wanted = excluded.wanted, spec = excluded.spec WHERE excluded.wanted > wanted"""
+
+
 class Node:
     """One node: a ledger, a connection, a thread."""
 
@@ -151,8 +155,7 @@ class Node:
     def take(self, letters: Sequence[dict[str, Any]]) -> None:
         """Arrival, start and outcome, each durable for the whole batch."""
         rows = [(each["id"], each["generation"], json.dumps(each["payload"])) for each in letters]
-        self._commit("""INSERT INTO entry (id, wanted, spec) VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET
-                        wanted = excluded.wanted, spec = excluded.spec WHERE excluded.wanted > wanted""", rows)  # fmt: skip
+        self._commit(ARRIVED, rows)
         self.link.settle()
         keys = [(each["generation"], each["id"]) for each in letters]
         self._commit("UPDATE entry SET started = ? WHERE id = ?", keys)

@@ -13,7 +13,8 @@ from typing import Any
 
 TABLES = """
 CREATE TABLE resource (id {number} PRIMARY KEY, generation {number} NOT NULL);
-CREATE TABLE revision (resource_id {number}, generation {number}, payload {bytes}, PRIMARY KEY (resource_id, generation));
+CREATE TABLE revision (resource_id {number}, generation {number}, payload {bytes},
+    PRIMARY KEY (resource_id, generation));
 CREATE TABLE placement (resource_id {number}, node_id {number}, wanted {number} NOT NULL, sent {number} DEFAULT 0,
     done {number} DEFAULT 0, outcome {number} DEFAULT 0, PRIMARY KEY (resource_id, node_id));
 CREATE INDEX outbox ON placement (node_id, resource_id) WHERE sent < wanted;
@@ -158,8 +159,10 @@ class SQLite:
 
     def acknowledge(self, acks: Sequence[tuple[Any, ...]]) -> None:
         self.db.execute("BEGIN IMMEDIATE")
-        self.db.executemany("INSERT INTO event (node_id, epoch, number, body) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
-                            [(n, e, number, body) for _, n, _, e, number, body in acks])  # fmt: skip
+        self.db.executemany(
+            "INSERT INTO event (node_id, epoch, number, body) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            [(n, e, number, body) for _, n, _, e, number, body in acks],
+        )
         crossed: dict[tuple[int, int], int] = {}
         for r, n, g, *_ in acks:
             done = self.db.execute(

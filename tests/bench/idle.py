@@ -1,4 +1,4 @@
-"""What the system costs while nothing happens: processor and memory of relay, audit process and real worker processes."""
+"""What it costs while nothing happens: processor and memory of relay, audit process and real worker processes."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ def fan(bench: Bench) -> None:
     for kind in bench.options.stores:
         medians: dict[int, list[float]] = {}
         for nodes in bench.options.nodes:
-            with bench.sides(kind, nodes, 50 if nodes < 1000 else 8) as (chain, bare):
+            with bench.sides(kind, nodes, 8) as (chain, bare):
                 samples = compared(chain, bare, 1, bench.options.rounds if nodes < 1000 else 5)
             medians[nodes] = samples["onehost"]
             goal = ("onehost", "bare", "at most 1.5" if nodes in (1, 100) else "no goal")

@@ -134,8 +134,8 @@ class Chain(Side):
         fields = [{"address": f"10.{n >> 8}.{n & 255}.1", "roles": ["storage", "web", "ssh"]}
                   for n in range(1, len(self.names) + 1)]  # fmt: skip
         for at in range(0, len(fields), 100):
-            self.onehost.submit([self.onehost.wish("node", name, "add", given)
-                                 for name, given in zip(self.names[at : at + 100], fields[at : at + 100], strict=True)])  # fmt: skip
+            pairs = zip(self.names[at : at + 100], fields[at : at + 100], strict=True)
+            self.onehost.submit([self.onehost.wish("node", name, "add", given) for name, given in pairs])
         for name in self.names:
             secret = self.folder / f"{name}.password"
             secret.write_text(nodes.credentials(self.onehost.engine, name))

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from onehost.broker_config import bootstrap, routing
 from onehost.broker_config.credentials import random_password
-from onehost.models.errors import NotFound, OnehostError
+from onehost.models.errors import OnehostError
 from onehost.producer import nodes
 
 from .cluster import NODES, stopped, wait_until
@@ -168,13 +168,18 @@ def _consumers(trial: Trial, queue: str) -> bool:
 
 def connections_closed(trial: Trial) -> None:
     """Every connection is closed from outside, three times."""
-    api = trial.cluster.api()
+    api, closed = trial.cluster.api(), 0
     for _ in range(3):
-        names = [each["name"] for each in api.get("connections", query="columns=name")]
+        names: list[str] = []
+        # What stands is listed with the broker's statistics, some seconds late.
+        wait_until(lambda: names.extend(each["name"] for each in api.get("connections", query="columns=name")) or names,
+                   what="a list of connections")  # fmt: skip
         for name in names:
-            with suppress(NotFound, OnehostError):
+            with suppress(OnehostError):
                 api.delete("connections", name)
+                closed += 1
         trial.stream.wait_for(5)
+    trial.notes.append(f"{closed} connections closed")
 
 
 def credentials_rotated(trial: Trial) -> None:

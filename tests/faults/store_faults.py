@@ -104,6 +104,15 @@ def second(duty: str, trial: Trial) -> None:
         other.close()
 
 
+def second_after_crash(trial: Trial) -> None:
+    """A database that crashed has let go of every lock: relay and audit process take theirs again."""
+    database_crashed(trial)
+    with trial.cluster.database.session(trial.cluster.store) as session:
+        held = "SELECT count(DISTINCT objid) FROM pg_locks WHERE locktype = 'advisory' AND granted"
+        wait_until(lambda: session.execute(held).fetchone()[0] >= len(DUTIES), what="the locks")
+    second("audit", trial)
+
+
 def restored(trial: Trial) -> None:
     """Yesterday's store is put back: what nodes have beyond it gets the store's spec as something newer."""
     cluster, model = trial.cluster, trial.stream.model
@@ -118,15 +127,14 @@ def restored(trial: Trial) -> None:
         for verb in ("suspend", "unsuspend", "suspend"):
             trial.wish("keeper", verb)
         trial.wish(MARKER, "delete")
-        for duty in DUTIES:
-            cluster.kept[duty].stop()
-        trial.watch.forget()
-        life = restore(cluster.store, path, "faults").incarnation
-        cluster.onehost.engine.dispose()
-        for duty in DUTIES:
-            cluster.kept[duty].start()
-        wait_for_quiet(cluster)
-        trial.watch.forget()
+        with trial.watch.not_looking():
+            for duty in DUTIES:
+                cluster.kept[duty].stop()
+            life = restore(cluster.store, path, "faults").incarnation
+            cluster.onehost.engine.dispose()
+            for duty in DUTIES:
+                cluster.kept[duty].start()
+            wait_for_quiet(cluster)
         model.lives, model.last_job = yesterday.lives, yesterday.last_job
         _adopt(trial)
     trial.notes.append(f"life {life}")
@@ -152,5 +160,6 @@ ROWS = (
     Row("yesterday's store restored", restored, "P4 P6", "postgresql", fresh=True),
     Row("manager off", manager_off, "P1 P6"),
     Row("second relay", lambda trial: second("relay", trial), "P1 P3"),
+    Row("second audit, database crashed", second_after_crash, "P3 P11", "postgresql"),
     Row("second audit", lambda trial: second("audit", trial), "P3 P11", "postgresql"),
 )

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from sqlalchemy import select
@@ -30,6 +30,7 @@ class Watch:
         self._cluster = cluster
         self._engine = connect(cluster.store)
         self._stop = threading.Event()
+        self._looking = threading.Lock()
         self.faults: list[str] = []
         self.samples = 0
         #: The highest numbers seen, by placement or by (file of a ledger, entry).
@@ -51,12 +52,16 @@ class Watch:
 
     def forget_ledgers(self) -> None:
         """A ledger was taken away on purpose."""
-        self._highest = {key: value for key, value in self._highest.items() if not isinstance(key, str)}
+        with self._looking:
+            self._highest = {key: value for key, value in self._highest.items() if not isinstance(key, str)}
 
-    def forget(self) -> None:
-        """The store was put back on purpose: its numbers begin anew."""
-        self._highest = {}
-        self._engine.dispose()
+    @contextlib.contextmanager
+    def not_looking(self) -> Iterator[None]:
+        """The store is put back on purpose: its numbers begin anew after the block."""
+        with self._looking:
+            yield
+            self._highest = {}
+            self._engine.dispose()
 
     def _loop(self, look: Callable[[], None]) -> None:
         while not self._stop.wait(LOOK_SECONDS):
@@ -65,6 +70,10 @@ class Watch:
                 look()
 
     def _numbers(self) -> None:
+        with self._looking:
+            self._look_at_numbers()
+
+    def _look_at_numbers(self) -> None:
         with reading(self._engine) as connection:
             rows = connection.execute(
                 select(Placement.resource_id, Placement.node_id, Placement.wanted, Placement.done, Placement.applied)

@@ -58,9 +58,9 @@ def expected(everything: list[dict[str, Any]], which: EventFilter) -> list[int]:
             continue
         if "until" in asked and event["at"] >= asked.pop("until").isoformat():
             continue
-        if before := by_id.get(asked.pop("before_id", 0)):
-            if (event["at"], event["id"]) >= (before["at"], before["id"]):
-                continue
+        before = by_id.get(asked.pop("before_id", 0))
+        if before and (event["at"], event["id"]) >= (before["at"], before["id"]):
+            continue
         if all(event[word] == value for word, value in asked.items() if word not in ("since", "until")):
             found.append((event["at"], event["id"]))
     return [each for _, each in sorted(found, reverse=True)]
@@ -97,5 +97,5 @@ def test_page_by_page_everything_is_seen_once(filled: Any) -> None:
 
 
 def test_a_cursor_that_never_was_still_turns_pages(filled: Any) -> None:
-    store, everything = filled
+    store, _ = filled
     assert list(store.onehost.events(EventFilter(before_id=1 << 40), 3)) == list(store.onehost.events(EventFilter(), 3))

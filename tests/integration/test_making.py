@@ -1,4 +1,4 @@
-"""Many wishes at once: resources made together are what they would be one by one, and as many statements as one takes."""
+"""Many wishes at once: what is made together is what it would be one by one, in about as many statements as one."""
 
 from __future__ import annotations
 
@@ -29,8 +29,9 @@ def test_made_together_is_what_it_is_one_by_one(store: Store) -> None:
         uid = found["spec"].pop("uid")
         assert found["spec"].pop("gid") == uid
         job = store.job(receipt.job_id)
-        shapes.append(({k: v for k, v in found["spec"].items() if k != "domain"}, job["state"], receipt.targets,
-                       store.targets(receipt.job_id), sorted(n["opened_at"] is None for n in job["nodes"])))  # fmt: skip
+        spec = {key: value for key, value in found["spec"].items() if key != "domain"}
+        unopened = sorted(node["opened_at"] is None for node in job["nodes"])
+        shapes.append((spec, job["state"], receipt.targets, store.targets(receipt.job_id), unopened))
         assert receipt.resource_id == one.resource_id + len(shapes) - 1 and uid == 20000 + len(shapes) - 1
     assert shapes[0] == shapes[1] == shapes[2]
     store.ack_all(two)

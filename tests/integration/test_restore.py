@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,18 @@ from onehost.models.store import NodeStatus, Placement, bells, connect, reading,
 from onehost.models.store.sole import sole
 from onehost.producer import EventFilter, archive, backup, numbers, restore, resync, seal
 
-from .conftest import Cluster, wait_until
+from .conftest import Cluster
+from .conftest import wait_until as wait_until_seconds
 from .manager import Store
 
 HASH = "$6$" + "a" * 16 + "$" + "b" * 86
 OTHER_HASH = "$6$" + "c" * 16 + "$" + "d" * 86
 WEB = ("web1", "web2", "web3")
+
+
+def wait_until(true: Callable[[], Any]) -> None:
+    """As long as several hellos take: some things are only compared each half minute."""
+    wait_until_seconds(true, 90)
 
 
 def stop_manager(cluster: Cluster) -> None:
@@ -220,7 +227,7 @@ def test_a_job_that_ran_at_the_backup_goes_on(cluster: Cluster, tmp_path: Path) 
     stop_manager(cluster)
     restore.restore(cluster.settings.store, tmp_path / "b.backup", "operator")
     cluster.start_manager()
-    done = cluster.onehost.wait(job, everyone=True)
+    done = cluster.onehost.wait(job, everyone=True, seconds=90)
     assert done["state"] == "applied" and {node["state"] for node in done["nodes"]} == {"applied"}
 
 

@@ -93,9 +93,9 @@ class Bus:
         chance.shuffle(self.queues.get(queue, []))
 
     def replay(self, queue: str, chance: random.Random) -> None:
-        """Some letter of the past arrives again: a slow relay had kept it."""
+        """Some letters of the past arrive again, in any order: a slow relay had kept them."""
         if queue in self.queues and (past := self.past.get(queue)):
-            self.queues[queue].append(chance.choice(past))
+            self.queues[queue] += chance.sample(past, min(len(past), chance.randint(1, 4)))
 
     def route(self, exchange: str, key: str) -> str | None:
         """The queue that takes this key."""

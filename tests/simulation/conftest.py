@@ -33,6 +33,7 @@ def template() -> Iterator[Template]:
         rules.settle()
         made.saved = made.store.save()
         made.ledgers = {node.name: node.ledger() for node in world.nodes.values()}
+        made.past = world.bus.past
         made.machines = {node.name: node.machine for node in world.nodes.values()}
         world.close()
     yield made

@@ -10,6 +10,7 @@ from pathlib import Path
 from sqlalchemy import Engine
 
 from onehost import migrations
+from onehost.broker_config.consumer import Delivery
 from onehost.models.store import engine as store_engine
 
 from .machine import Machine
@@ -54,6 +55,8 @@ class Template:
     saved: sqlite3.Connection
     ledgers: dict[str, bytes] = field(default_factory=dict)
     machines: dict[str, Machine] = field(default_factory=dict)
+    #: Letters that each queue has held.
+    past: dict[str, list[Delivery]] = field(default_factory=dict)
 
     @classmethod
     def make(cls, folder: Path) -> Template:

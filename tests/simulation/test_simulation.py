@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import random
 
+import pytest
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
@@ -20,6 +21,7 @@ CI = settings(max_examples=int(os.environ.get("N", 400)), stateful_step_count=30
 LONG = settings(max_examples=20_000, stateful_step_count=60)
 
 
+@pytest.mark.timeout(0)
 def test_histories(template: Template) -> None:
     profile = LONG if os.environ.get("ONEHOST_SIMULATION") == "long" else CI
     number = int(os.environ.get("ONEHOST_SEED") or random.SystemRandom().randrange(1 << 32))

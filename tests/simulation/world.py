@@ -159,7 +159,7 @@ class World:
         self.onehost = Onehost(settings.Manager(store="sqlite://", grace_seconds=0, held_beyond_per_hour=0), actor="simulation")
         self.onehost.engine.dispose()
         self.engine = self.onehost.engine = template.store.engine
-        self.bus = Bus()
+        self.bus = Bus(past={queue: [*its] for queue, its in template.past.items()})
         self.nodes = {
             name: Node(name, template.folder, self.bus, template.ledgers.get(name, template.empty_ledger),
                        template.machines.get(name, Machine()).copy())
