@@ -106,11 +106,12 @@ def password_hash(text: str) -> str:
 
 
 def document_root(text: str) -> str:
-    """A path below the home, spelled without dots or doubled slashes. Raises ValidationError."""
+    """A path below the home, spelled without doubled dots or slashes. Raises ValidationError."""
     parts = text.split("/") if isinstance(text, str) else []
     if (
         not parts
         or len(text) > 200
+        or ".." in text
         or any(not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}", part) for part in parts)
     ):
         raise ValidationError(

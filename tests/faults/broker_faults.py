@@ -170,13 +170,11 @@ def connections_closed(trial: Trial) -> None:
     """Every connection is closed from outside, three times."""
     api, closed = trial.cluster.api(), 0
     for _ in range(3):
-        names: list[str] = []
         # What stands is listed with the broker's statistics, some seconds late.
-        wait_until(lambda: names.extend(each["name"] for each in api.get("connections", query="columns=name")) or names,
-                   what="a list of connections")  # fmt: skip
-        for name in names:
+        wait_until(lambda: api.get("connections", query="columns=name"), what="a list of connections")
+        for each in api.get("connections", query="columns=name"):
             with suppress(OnehostError):
-                api.delete("connections", name)
+                api.delete("connections", each["name"])
                 closed += 1
         trial.stream.wait_for(5)
     trial.notes.append(f"{closed} connections closed")

@@ -15,6 +15,7 @@ from .template import ROLES, Template
 from .world import World
 
 MEMORY = Path("/dev/shm")
+PASSWORD = "$6$saltsalt$" + "c" * 86
 
 
 @pytest.fixture(scope="session")
@@ -22,22 +23,30 @@ def template() -> Iterator[Template]:
     """Three nodes, joined and synced, and one account."""
     folder = Path(tempfile.mkdtemp(prefix="onehost-simulation-", dir=MEMORY if MEMORY.is_dir() else None))
     made = Template.make(folder)
-    with taken_over():
-        world = World(made)
+    try:
+        with taken_over():
+            _fill(made)
+        yield made
+    finally:
+        made.close()
+
+
+def _fill(template: Template) -> None:
+    world = World(template)
+    try:
         for name in ROLES:
             world.add_node(name)
         world.apply()
         rules = Rules(world)
         rules.settle()
-        world.onehost.do("account", "alice", "create", {"domain": "x.example", "password_hash": "$6$saltsalt$" + "c" * 86})
+        world.onehost.do("account", "alice", "create", {"domain": "x.example", "password_hash": PASSWORD})
         rules.settle()
-        made.saved = made.store.save()
-        made.ledgers = {node.name: node.ledger() for node in world.nodes.values()}
-        made.past = world.bus.past
-        made.machines = {node.name: node.machine for node in world.nodes.values()}
+        template.saved = template.store.save()
+        template.ledgers = {node.name: node.ledger() for node in world.nodes.values()}
+        template.past = world.bus.past
+        template.machines = {node.name: node.machine for node in world.nodes.values()}
+    finally:
         world.close()
-    yield made
-    made.close()
 
 
 @pytest.fixture
@@ -46,8 +55,10 @@ def world(template: Template) -> Iterator[World]:
     with taken_over():
         made = World(template)
         made.addresses = len(ROLES)
-        yield made
-        made.close()
+        try:
+            yield made
+        finally:
+            made.close()
 
 
 @pytest.hookimpl(trylast=True)
