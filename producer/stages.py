@@ -135,7 +135,8 @@ def _may_go_on(job: Row[Any], became: Sequence[Any]) -> bool:
     """Whether a stage may be opened or no more of them: else there is only to be counted, for many jobs at once."""
     waits_for_all: list[bool] = json.loads(job.stages)
     its = [row for row in became if row.stage == job.stage]
-    if any(row.outcome == states.Target.FAILED for row in its):
+    # A limit of failures counts those of all stages: an earlier batch may have one that comes late.
+    if any(row.outcome == states.Target.FAILED for row in (its if job.max_fail is None else became)):
         return True
     waits = waits_for_all[job.stage] if job.stage < len(waits_for_all) else False
     is_open = any(row.outcome is None and (waits or row.state != states.NodeState.OFFLINE) for row in its)
@@ -164,7 +165,7 @@ def _advance_one(connection: Connection, job: Row[Any], now: datetime) -> None:
             grace.forget_secrets(connection, job)
         # Looked at again at once: it may be empty, or of offline nodes only.
         open_stage(connection, job.id, job.resource_id, job.generation, stage, now)
-    _end_if_final(connection, job, now)
+    _end_if_final(connection, [job], _became(connection, [job.id]), now)
 
 
 def _halts(connection: Connection, job: Row[Any], stage: int, waits_for_all: Sequence[bool],
@@ -210,6 +211,8 @@ def _end_if_final(connection: Connection, jobs: Sequence[Row[Any]], became: Mapp
             going_on.append({"id": job.id, **numbers})
             continue
         state = verdict(count)
+        if state == states.Job.HALTED:
+            grace.forget_secrets(connection, job)  # it cannot be cancelled any more
         ended.append({"id": job.id, **numbers, "state": state, "ended_at": now, "grace_until_at": None})
         happened.append(Happened("job.end", "onehost", now, job.noun, job.name, job.resource_id, job_id=job.id,
                                  outcome=state, detail={"kind": job.kind, **numbers}))  # fmt: skip

@@ -175,17 +175,17 @@ class Histories(RuleBasedStateMachine):
     def replay(self, node: str, seed: int) -> None:
         self.world.bus.replay(self.world.nodes[node].queue, chance(seed))
 
-    @rule(node=NODES, what=st.sampled_from(["wipe", "delete", "purge", "apply"]))
-    def broker(self, node: str, what: str) -> None:
+    @rule(queue=QUEUES, what=st.sampled_from(["wipe", "delete", "purge", "apply"]))
+    def broker(self, queue: str, what: str) -> None:
         """All data gone, one queue gone or only emptied, or all made whole by hand."""
         if what == "apply":
             self.world.apply()
         elif what == "wipe":
             self.world.bus.wipe()
         elif what == "purge":
-            self.world.bus.purge(self.world.nodes[node].queue)
+            self.world.bus.purge(queue)
         else:
-            self.world.bus.delete(self.world.nodes[node].queue)
+            self.world.bus.delete(queue)
 
     # ---- nodes
 
