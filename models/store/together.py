@@ -28,6 +28,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.sql.dml import Insert, Update
+from sqlalchemy.sql.selectable import Select
 
 from .tables import Base, Number
 
@@ -53,6 +54,10 @@ def change(connection: Connection, table: type[Base], rows: Sequence[Row], key: 
 
     `only` says, given the new values by column, which rows may still be changed; a function of a module, not a lambda.
     """
+    if len(rows) > 1 and connection.dialect.name != "sqlite":
+        # An UPDATE takes its rows in any order. In that of their keys, as everybody, none waits for another in a ring.
+        keys = [{name: row[name] for name in key} for row in rows]
+        connection.execute(_lock(_table(table), key), _given(connection, keys))
     if rows:
         build = _change_each if connection.dialect.name == "sqlite" else _change_all
         connection.execute(build(_table(table), tuple(rows[0]), key, only), _given(connection, rows))
@@ -75,6 +80,14 @@ def _given(connection: Connection, rows: Sequence[Row]) -> Any:
     if connection.dialect.name == "sqlite":
         return [{f"_{name}": value for name, value in row.items()} for row in rows]
     return {f"_{name}": [row[name] for row in rows] for name in rows[0]}
+
+
+@cache
+def _lock(table: Table, key: tuple[str, ...]) -> Select[Any]:
+    new = _columns(table, key)
+    same = and_(*(table.c[name] == new.c[name] for name in key))
+    found = select(table.c[key[0]]).join_from(new, table, same).order_by(*(table.c[name] for name in key))
+    return found.with_for_update(of=table)
 
 
 @cache

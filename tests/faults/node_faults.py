@@ -39,7 +39,9 @@ def _state(trial: Trial, node: str) -> str:
 def second_worker(trial: Trial) -> None:
     """It waits for the ledger, and takes over when the first one dies."""
     first = trial.cluster.kept["web1"]
-    other = Kept("second web1", first.command, first.environment, trial.cluster.folder / "second-web1.log")
+    other = Kept(
+        "second web1", first.command, first.environment, trial.cluster.folder / f"second-web1-{time.monotonic_ns()}.log"
+    )
     try:
         other.start()
         wait_until(lambda: "starting" in other.said(), what="the second one's start")

@@ -89,7 +89,12 @@ def manager_off(trial: Trial) -> None:
 def second(duty: str, trial: Trial) -> None:
     """Somebody starts another one by mistake: it waits, and takes over when the first one dies."""
     first = trial.cluster.kept[duty]
-    other = Kept(f"second {duty}", first.command, first.environment, trial.cluster.folder / f"second-{duty}.log")
+    other = Kept(
+        f"second {duty}",
+        first.command,
+        first.environment,
+        trial.cluster.folder / f"second-{duty}-{time.monotonic_ns()}.log",
+    )
     try:
         other.start()
         wait_until(lambda: "starting" in other.said(), what="the second one's start")

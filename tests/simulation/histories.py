@@ -40,7 +40,9 @@ CHANGE = st.one_of(
 )
 ACCOUNT = st.builds(lambda name, change: Wish("account", name, *change, "panel"), NAMES, CHANGE)
 SERVICE = st.one_of(
-    st.builds(lambda n: ("apply", {"address": "198.51.100.1", "port": 80, "persistence_seconds": n}), st.integers(0, 2)),
+    st.builds(
+        lambda n: ("apply", {"address": "198.51.100.1", "port": 80, "persistence_seconds": n}), st.integers(0, 2)
+    ),
     st.just(("delete", {})),
 )
 OTHER = st.one_of(
@@ -64,6 +66,7 @@ class Histories(RuleBasedStateMachine):
     """One history: steps in any order, a check after each, all well at the end."""
 
     template: ClassVar[Template]
+    seed: ClassVar[int]
     #: What has been run, for the summary.
     counts: ClassVar[Counter[str]] = Counter()
 
@@ -81,7 +84,7 @@ class Histories(RuleBasedStateMachine):
     @classmethod
     def said(cls) -> str:
         """What has been run so far."""
-        return ", ".join(f"{number} {what}" for what, number in cls.counts.items())
+        return f"ONEHOST_SEED={cls.seed}, " + ", ".join(f"{number} {what}" for what, number in cls.counts.items())
 
     @invariant()
     def holds(self) -> None:

@@ -1,4 +1,4 @@
-"""A node's machine: what the reconcilers have made of it. It outlives workers and ledgers, and remembers every change."""
+"""A node's machine, as reconcilers have made it. It outlives workers and ledgers, and remembers every change."""
 
 from __future__ import annotations
 

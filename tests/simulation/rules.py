@@ -21,7 +21,8 @@ TURNS = 40
 COUNTED = """
 SELECT j.id, j.state, j.ended_at IS NOT NULL, j.targets, j.applied, j.failed, j.closed, count(t.node_id),
        coalesce(sum(t.outcome = 'applied'), 0), coalesce(sum(t.outcome = 'failed'), 0),
-       coalesce(sum(t.outcome NOT IN ('applied', 'failed')), 0), coalesce(sum(t.node_id IS NOT NULL AND t.outcome IS NULL), 0),
+       coalesce(sum(t.outcome NOT IN ('applied', 'failed')), 0),
+       coalesce(sum(t.node_id IS NOT NULL AND t.outcome IS NULL), 0),
        coalesce(sum(t.outcome <> 'applied' AND coalesce(t.reason, '') = ''), 0)
 FROM job j LEFT JOIN target t ON t.job_id = j.id GROUP BY j.id
 """
@@ -115,17 +116,21 @@ class Rules:
         self._check_changes(node)
         if node.worker is None:
             return
-        ledger = node.worker.ledger
+        worker, ledger = node.worker, node.worker.ledger
+        assert worker.sync.synced.is_set() or not worker.executor.rounds, (
+            f"{node.name}: a round before hello is covered"
+        )
         rows = {
-            row[0]: tuple(row[1:])
-            for row in ledger._file.read("SELECT id, wanted, done, applied, outcome FROM entry")
+            row[0]: tuple(row[1:]) for row in ledger._file.read("SELECT id, wanted, done, applied, outcome FROM entry")
         }
         was = self._entries.get((node.name, node.life), {})
         if rows != was:
             for key, row in rows.items():
                 assert row[2] <= row[1] <= row[0], (node.name, key, row)
                 before = was.get(key, row)
-                assert all(new >= old for new, old in zip(row[:3], before, strict=False)), f"{key}: {before} fell to {row}"
+                assert all(new >= old for new, old in zip(row[:3], before, strict=False)), (
+                    f"{key}: {before} fell to {row}"
+                )
             self._entries[(node.name, node.life)] = rows
             assert ledger.digest.sums == ledger._summed().sums, f"{node.name}: the kept digest is not that of the rows"
 

@@ -16,8 +16,8 @@ from .histories import Histories
 from .seams import taken_over
 from .template import Template
 
-#: A history of the profile for every change, and of the one that runs when nobody waits.
-CI = settings(max_examples=int(os.environ.get("N", 400)), stateful_step_count=30)
+#: What runs with every change, and what runs when nobody waits for it.
+CI = settings(max_examples=300, stateful_step_count=30)
 LONG = settings(max_examples=20_000, stateful_step_count=60)
 
 
@@ -26,8 +26,8 @@ def test_histories(template: Template) -> None:
     profile = LONG if os.environ.get("ONEHOST_SIMULATION") == "long" else CI
     number = int(os.environ.get("ONEHOST_SEED") or random.SystemRandom().randrange(1 << 32))
     print(f"ONEHOST_SEED={number}")
-    Histories.template = template
-    how = settings(profile, deadline=None, print_blob=True, report_multiple_bugs=False, database=None, suppress_health_check=list(HealthCheck),
-                   phases=(Phase.generate, Phase.shrink))  # fmt: skip
+    Histories.template, Histories.seed = template, number
+    how = settings(profile, deadline=None, database=None, print_blob=True, report_multiple_bugs=False,
+                   suppress_health_check=list(HealthCheck), phases=(Phase.generate, Phase.shrink))  # fmt: skip
     with taken_over():
         run_state_machine_as_test(seed(number)(Histories), settings=how)

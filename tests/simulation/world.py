@@ -156,7 +156,9 @@ class World:
         self.template = template
         template.store.restore(template.saved)
         self.raw = template.store.raw
-        self.onehost = Onehost(settings.Manager(store="sqlite://", grace_seconds=0, held_beyond_per_hour=0), actor="simulation")
+        self.onehost = Onehost(
+            settings.Manager(store="sqlite://", grace_seconds=0, held_beyond_per_hour=0), actor="simulation"
+        )
         self.onehost.engine.dispose()
         self.engine = self.onehost.engine = template.store.engine
         self.bus = Bus(past={queue: [*its] for queue, its in template.past.items()})
@@ -249,10 +251,16 @@ class World:
     def is_busy(self) -> bool:
         """Whether anything is on its way."""
         held = any(queue != routing.BEAT_QUEUE and its for queue, its in self.bus.queues.items())
-        waiting = "SELECT 1 FROM action UNION ALL SELECT 1 FROM hello UNION ALL SELECT 1 FROM placement WHERE sent < wanted"
-        return held or self.raw.execute(waiting).fetchone() is not None or any(
-            node.worker and (node.worker.ledger.outgoing.unpublished(1) or node.worker.sync._waiting)
-            for node in self.nodes.values()
+        waiting = (
+            "SELECT 1 FROM action UNION ALL SELECT 1 FROM hello UNION ALL SELECT 1 FROM placement WHERE sent < wanted"
+        )
+        return (
+            held
+            or self.raw.execute(waiting).fetchone() is not None
+            or any(
+                node.worker and (node.worker.ledger.outgoing.unpublished(1) or node.worker.sync._waiting)
+                for node in self.nodes.values()
+            )
         )
 
     def heal(self) -> None:
