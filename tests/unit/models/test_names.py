@@ -57,8 +57,10 @@ BAD = [
         'command="sh" ' + key(ED25519), key(ED25519) + "\n" + key(ED25519), key(ED25519) + "\r" + key(ED25519),
         "ssh-ed25519 " + base64.b64encode(b"\xff" * 60).decode(), "ssh-ed25519 AAA",
     )),
-    *((names.document_root, text) for text in ("", "/", "/etc", "..", "a/..", "a/../b", ".a", "a//b", "a/", "0..",
-                                               "a..b", "a\n", "a\0", "x" * 64, "/".join(["x" * 30] * 7), "-a", "a\\b", "ä")),
+    *((names.document_root, text) for text in (
+        "", "/", "/etc", "..", "a/..", "a/../b", ".a", "a//b", "a/", "a b", "0..", "a..b", "a\n", "a\0", "x" * 64,
+        "/".join(["x" * 30] * 7), "-a", "a\\b", "ä",
+    )),
     *((names.password_hash, text) for text in (
         "", "secret", "$1$a$" + "b" * 22, "$6$a$" + "b" * 85, "$6$a$" + "b" * 87, "$6$a:b$" + "b" * 86,
         "$6$a$" + "b" * 85 + ":", "$6$rounds=1$a$" + "b" * 86, "$y$j9T$a$" + "b" * 42, "*", "!",

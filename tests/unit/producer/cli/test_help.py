@@ -32,13 +32,18 @@ def commands(command: click.Command, ctx: click.Context) -> Iterator[tuple[click
 ALL = list(commands(root, click.Context(root, info_name="onehost")))
 
 
-def test_help_answers_in_under_300_ms() -> None:
-    seconds = []
-    for _ in range(5):
-        began = time.monotonic()
-        subprocess.run([*PROGRAM, "--help"], check=True, capture_output=True)
-        seconds.append(time.monotonic() - began)
-    assert min(seconds) < 0.3, seconds
+def test_help_costs_little_more_than_the_library_it_is_written_with() -> None:
+    bare, ours = [], []
+    for _ in range(5):  # by turns, so that a busy machine slows both
+        bare.append(seconds(sys.executable, "-c", "import click"))
+        ours.append(seconds(*PROGRAM, "--help"))
+    assert min(ours) < 8 * min(bare), (ours, bare)
+
+
+def seconds(*command: str) -> float:
+    began = time.monotonic()
+    subprocess.run(command, check=True, capture_output=True)
+    return time.monotonic() - began
 
 
 @pytest.mark.parametrize("words", [("--help",), ("account", "create", "--help"), ("node", "--help"), ("version",)])
