@@ -39,6 +39,8 @@ PREFETCH = 1000
 SPARING = {routing.DEAD_QUEUE: 16}
 #: How often events are looked for that were committed late, in seconds: that reads as many ids as may be late.
 LOOK_BACK_SECONDS = 60.0
+#: And this long after events were sealed, in seconds: of two written at once, the first may be committed last.
+LATE_SECONDS = 5.0
 #: How often dead letters are looked at that somebody retries, in seconds.
 AGAIN_SECONDS = 2.0
 #: How often it is looked whether somebody has begun a grace time, in seconds: one look into a small index.
@@ -99,6 +101,7 @@ class Duties:
         self._presence = presence
         self._audit = Audit(engine, presence)
         self._looked_back_at = -LOOK_BACK_SECONDS
+        self._has_sealed = False
         self._expired_at = 0.0
         self._grace_at = 0.0
         self._again_at = 0.0
@@ -129,13 +132,15 @@ class Duties:
 
     def _seal(self) -> None:
         """Seals what is new; now and then what has come late."""
-        looks_back = time.monotonic() - self._looked_back_at > LOOK_BACK_SECONDS
-        more = True
-        while more:
-            with writing(self._engine) as connection:
-                more = seal.seal(connection, look_back=looks_back) == seal.AT_ONCE
+        since = time.monotonic() - self._looked_back_at
+        looks_back = since > (LATE_SECONDS if self._has_sealed else LOOK_BACK_SECONDS)
         if looks_back:
-            self._looked_back_at = time.monotonic()
+            self._looked_back_at, self._has_sealed = time.monotonic(), False
+        count = seal.AT_ONCE
+        while count == seal.AT_ONCE:
+            with writing(self._engine) as connection:
+                count = seal.seal(connection, look_back=looks_back)
+            self._has_sealed = self._has_sealed or count > 0
 
     def _end_grace(self) -> None:
         """Opens the last stages of removals whose grace time is over, and keeps in mind when the next one is."""

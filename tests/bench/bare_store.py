@@ -35,7 +35,10 @@ def payload(resource_id: int, generation: int) -> bytes:
 
 
 class PostgreSQL:
-    """By psycopg; every method is one transaction and at most a handful of round trips, however many rows."""
+    """By psycopg; every method is one transaction and at most a handful of round trips, however many rows.
+
+    Placements are locked in the order of their keys by everybody, else they wait for each other in rings.
+    """
 
     def __init__(self, conninfo: str) -> None:
         import psycopg
@@ -59,8 +62,11 @@ class PostgreSQL:
         given = ([r for r, _ in rows], [g for _, g in rows], [payload(r, g) for r, g in rows])
         self.db.execute(
             """WITH v AS (SELECT * FROM unnest(%s::bigint[], %s::bigint[], %s::bytea[]) v(r, g, payload)),
+               held AS (SELECT p.resource_id, p.node_id FROM placement p JOIN v ON p.resource_id = v.r
+                        ORDER BY 1, 2 FOR UPDATE OF p),
                rev AS (INSERT INTO revision SELECT r, g, payload FROM v),
-               p AS (UPDATE placement p SET wanted = v.g, outcome = 0 FROM v WHERE p.resource_id = v.r
+               p AS (UPDATE placement p SET wanted = v.g, outcome = 0 FROM held JOIN v ON v.r = held.resource_id
+                     WHERE p.resource_id = held.resource_id AND p.node_id = held.node_id
                      RETURNING p.resource_id, v.g),
                j AS (INSERT INTO job (resource_id, generation, targets)
                      SELECT resource_id, g, count(*) FROM p GROUP BY resource_id, g)
@@ -80,8 +86,11 @@ class PostgreSQL:
 
     def mark(self, rows: Sequence[Any]) -> None:
         self.db.execute(
-            """UPDATE placement p SET sent = v.g FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[]) v(r, n, g)
-               WHERE p.resource_id = v.r AND p.node_id = v.n AND p.sent < v.g""",
+            """WITH v AS (SELECT * FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[]) v(r, n, g)),
+               held AS (SELECT p.resource_id, p.node_id, v.g FROM placement p
+                        JOIN v ON p.resource_id = v.r AND p.node_id = v.n ORDER BY 1, 2 FOR UPDATE OF p)
+               UPDATE placement p SET sent = held.g FROM held
+               WHERE p.resource_id = held.resource_id AND p.node_id = held.node_id AND p.sent < held.g""",
             [list(column) for column in list(zip(*rows, strict=True))[:3]],
         )
         self.db.commit()
@@ -94,7 +103,9 @@ class PostgreSQL:
                new AS (INSERT INTO event (node_id, epoch, number, body) SELECT n, e, num, body FROM v
                        ON CONFLICT DO NOTHING),
                newest AS (SELECT r, n, max(g) AS g FROM v GROUP BY r, n),
-               up AS (UPDATE placement p SET done = v.g, outcome = 1 FROM newest v
+               held AS (SELECT p.resource_id AS r, p.node_id AS n, v.g FROM placement p
+                        JOIN newest v ON p.resource_id = v.r AND p.node_id = v.n ORDER BY 1, 2 FOR UPDATE OF p),
+               up AS (UPDATE placement p SET done = v.g, outcome = 1 FROM held v
                       WHERE p.resource_id = v.r AND p.node_id = v.n AND v.g > p.done AND v.g <= p.wanted
                       RETURNING p.resource_id, v.g),
                cnt AS (SELECT j.id, count(*) AS a FROM up JOIN job j ON j.resource_id = up.resource_id

@@ -30,7 +30,8 @@ from .manager import Store
 SUPERVISOR = """
 [supervisord]
 nodaemon=true
-logfile=NONE
+logfile=/dev/null
+logfile_maxbytes=0
 pidfile={folder}/supervisord.pid
 [unix_http_server]
 file={folder}/s.sock

@@ -50,6 +50,9 @@ class Clock:
     def time(self) -> float:
         return self.now().timestamp()
 
+    def sleep(self, seconds: float) -> None:
+        self.elapsed_seconds += seconds
+
     def now(self) -> datetime:
         return START + timedelta(seconds=self.elapsed_seconds + self.skew_seconds)
 
