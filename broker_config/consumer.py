@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 PREFETCH = 256
 #: Seconds between two round trips that prove that the broker still knows us as a consumer.
 PROBE_SECONDS = 10.0
+#: A probe that is not answered for this long, in seconds, never will be: the broker has lost the channel and not the
+#: connection, whose heartbeats go on.
+PROBE_ANSWER_SECONDS = 5.0
 #: Longest wait between two tries to connect, in seconds.
 LONGEST_BACKOFF_SECONDS = 5.0
 #: Access refused: wrong rights do not heal by haste.
@@ -81,6 +84,7 @@ class Consumer:
         self._lost: list[Any] = []
         #: When the loop last went round, by the monotonic clock: a watchdog may ask.
         self.turned_at = time.monotonic()
+        self._is_probing = False
         #: Since the start of the process: connections made, messages that the broker had given out before.
         self.connections = 0
         self.redeliveries = 0
@@ -103,6 +107,14 @@ class Consumer:
                 self._on_state(f"waiting for the broker: {why}")
                 self._broker = self._broker.rotated()
                 self._wait(stop)
+
+    def is_hung(self, seconds: float) -> bool:
+        """Whether the loop has not gone round for so long, or waits for an answer that does not come.
+
+        Nothing in this thread ends such a wait: a watchdog has to end the process.
+        """
+        limit = min(seconds, PROBE_ANSWER_SECONDS) if self._is_probing else seconds
+        return time.monotonic() - self.turned_at > limit
 
     def wake(self) -> None:
         """From another thread: go round now. Whoever sets `stop` need not wait for the end of an idle wait."""
@@ -173,9 +185,13 @@ class Consumer:
         crash_point("consumer.settled")
 
     def _probe(self) -> None:
-        for queue in self._queues:
-            if not self._channel.queue_declare(queue, passive=True).method.consumer_count:
-                raise Deaf("the broker knows no consumer")
+        self.turned_at, self._is_probing = time.monotonic(), True
+        try:
+            for queue in self._queues:
+                if not self._channel.queue_declare(queue, passive=True).method.consumer_count:
+                    raise Deaf("the broker knows no consumer")
+        finally:
+            self._is_probing = False
 
     def _explain(self, error: Exception) -> str:
         code = getattr(error, "reply_code", None)

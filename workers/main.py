@@ -100,7 +100,7 @@ class Worker:
 
     def _watch(self) -> None:
         while not self.stop.wait(WATCH_SECONDS):
-            if time.monotonic() - self.receiver.consumer.turned_at > HUNG_SECONDS:
+            if self.receiver.consumer.is_hung(HUNG_SECONDS):
                 log.error("hung", extra={"action": "hung", "seconds": HUNG_SECONDS})
                 os._exit(70)
             if time.monotonic() - self._swept_at > SWEEP_SECONDS:
