@@ -41,15 +41,15 @@ def jobs(connection: Connection, acknowledged: Sequence[tuple[int, int, Any]]) -
 
 def count(connection: Connection, jobs: Sequence[Any], changes: Sequence[Change], now: datetime) -> set[int]:
     """Gives the open targets of `jobs` their outcomes, each once, and the ids of the jobs concerned."""
-    by_resource: dict[int, list[Change]] = {}
-    for change in changes:
-        by_resource.setdefault(change.resource_id, []).append(change)
-    ended = []
+    of_resource: dict[int, list[Any]] = {}
     for job in jobs:
-        for change in by_resource.get(job.resource_id, ()):
-            if job.is_going_on and change.was < job.generation <= change.now:
-                newer = next((other for other in jobs if job.resource_id == other.resource_id
-                              and job.generation < other.generation <= change.now), None)  # fmt: skip
+        of_resource.setdefault(job.resource_id, []).append(job)
+    ended = []
+    for change in changes:
+        crossed = [job for job in of_resource.get(change.resource_id, ()) if change.was < job.generation <= change.now]
+        for job in crossed:
+            if job.is_going_on:
+                newer = next((other for other in crossed if job.generation < other.generation), None)
                 ended.append({"job_id": job.id, "node_id": change.node_id, "ended_at": now, **_end(change, newer)})
     together.change(connection, Target, ended, ("job_id", "node_id"), _is_open)
     return {each["job_id"] for each in ended}
