@@ -8,6 +8,7 @@ seconds; it then connects again, to the next of several brokers, with jittered b
 from __future__ import annotations
 
 import random
+import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -109,12 +110,20 @@ class Consumer:
                 self._wait(stop)
 
     def is_hung(self, seconds: float) -> bool:
-        """Whether the loop has not gone round for so long, or waits for an answer that does not come.
+        """Whether the loop has not gone round for so long: its process is useless."""
+        return time.monotonic() - self.turned_at > seconds
 
-        Nothing in this thread ends such a wait: a watchdog has to end the process.
+    def unstick(self) -> None:
+        """From a watchdog's thread: ends the wait for an answer to a probe that does not come. The loop connects anew.
+
+        Nothing in the loop's own thread could: pika waits for ever.
         """
-        limit = min(seconds, PROBE_ANSWER_SECONDS) if self._is_probing else seconds
-        return time.monotonic() - self.turned_at > limit
+        if self._is_probing and time.monotonic() - self.turned_at > PROBE_ANSWER_SECONDS:
+            try:
+                # No public way leads to the socket; shutting it is what a broken line looks like.
+                self._connection._impl._transport._sock.shutdown(socket.SHUT_RDWR)
+            except (OSError, AttributeError) as error:  # it is broken already: the loop is on its way out
+                self._on_state(f"already cut off: {type(error).__name__}")
 
     def wake(self) -> None:
         """From another thread: go round now. Whoever sets `stop` need not wait for the end of an idle wait."""

@@ -192,6 +192,7 @@ def watch(consumer: Consumer, stop: threading.Event) -> None:
     Wakes the loop when it is to stop.
     """
     while not stop.wait(WATCH_SECONDS):
+        consumer.unstick()
         if consumer.is_hung(HUNG_SECONDS):
             log.error("hung", extra={"action": "hung", "seconds": HUNG_SECONDS})
             os._exit(70)

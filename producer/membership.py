@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -83,19 +83,26 @@ def belonging(noun: nouns.Noun, name: str, alive: Mapping[int, Node]) -> Members
 def members(connection: Connection, noun: nouns.Noun, name: str, resource_id: int, spec: nouns.Spec | None,
             before: nouns.Spec | None) -> Members:  # fmt: skip
     """Where a job of this resource goes. A removal goes to all nodes that may hold it, stages backwards."""
-    flags = [stage.waits_for_all for stage in noun.stages()]
     placed = connection.execute(
         select(Placement.node_id, Placement.wanted, Placement.applied).where(Placement.resource_id == resource_id)
     ).all()
-    stage_of = belonging(noun, name, nodes(connection)).stage_of
+    alive = nodes(connection)
     if spec is None:
+        flags, stage_of = [stage.waits_for_all for stage in noun.stages()], belonging(noun, name, alive).stage_of
         held = {row.node_id for row in placed if row.wanted > 0}
         last = len(flags) - 1
         return Members({node: last - stage_of.get(node, last) for node in held}, flags[::-1])
+    return staying(noun, name, spec, before, placed, alive)
+
+
+def staying(noun: nouns.Noun, name: str, spec: nouns.Spec, before: nouns.Spec | None, placed: Iterable[Row[Any]],
+            alive: Mapping[int, Node]) -> Members:  # fmt: skip
+    """Where a job goes that removes nothing: to all nodes at once, where the order of stages does not matter."""
+    found = belonging(noun, name, alive)
     settled = {row.node_id for row in placed if row.applied > 0}
-    if before is not None and not noun.ordered(spec, before) and stage_of.keys() <= settled:
-        return Members(dict.fromkeys(stage_of, 0), [False])
-    return Members(stage_of, flags)
+    if before is not None and not noun.ordered(spec, before) and found.stage_of.keys() <= settled:
+        return Members(dict.fromkeys(found.stage_of, 0), [False])
+    return found
 
 
 def on_node(connection: Connection, node_id: int, name: str, spec: nouns.Spec | None, *, is_new: bool,

@@ -15,7 +15,7 @@ from ..models.errors import Conflict, Invalid, NotFound, Refused
 from ..models.moment import now as time_now
 from ..models.settings import Manager
 from ..models.store import Job, Placement, Resource, Revision, retried, writing
-from . import actions, batches, claims, grace, hold, making, membership, numbers, stages
+from . import actions, batches, changing, claims, grace, hold, making, membership, numbers, stages
 from .cancel import cancel, refuse_retry
 from .difference import difference
 from .events import Happened, record
@@ -68,7 +68,12 @@ def _all(connection: Connection, around: Surroundings, wishes: Sequence[Wish], n
         return made
     if len(wishes) > 1:
         _lock(connection, wishes)
-    return [submit_one(connection, around, wish, now, is_dry=is_dry) for wish in wishes]
+    receipts: list[Receipt] = []
+    for at in range(0, len(wishes), changing.AT_ONCE):
+        chunk = wishes[at : at + changing.AT_ONCE]
+        changed = changing.change(connection, around, chunk, now)
+        receipts += changed or [submit_one(connection, around, wish, now, is_dry=is_dry) for wish in chunk]
+    return receipts
 
 
 def _lock(connection: Connection, wishes: Sequence[Wish]) -> None:

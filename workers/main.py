@@ -100,6 +100,7 @@ class Worker:
 
     def _watch(self) -> None:
         while not self.stop.wait(WATCH_SECONDS):
+            self.receiver.consumer.unstick()
             if self.receiver.consumer.is_hung(HUNG_SECONDS):
                 log.error("hung", extra={"action": "hung", "seconds": HUNG_SECONDS})
                 os._exit(70)

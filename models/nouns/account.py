@@ -91,8 +91,10 @@ class Account(Noun):
         return names.account(name)
 
     def check(self, name: str, spec: Spec | None, before: Spec | None, around: Surroundings) -> None:
+        if before is not None:
+            return
         nodes = around.all("node").values()
-        if before is None and nodes and not any("storage" in node["roles"] for node in nodes):
+        if nodes and not any("storage" in node["roles"] for node in nodes):
             raise Refused(
                 "no node has the role storage, so no home can be made",
                 hint="onehost node add NAME ADDRESS --roles storage",

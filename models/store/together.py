@@ -7,7 +7,7 @@ a search travel as one JSON text, and changes are the same statement once for ea
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -18,6 +18,7 @@ from sqlalchemy import (
     FromClause,
     Table,
     and_,
+    any_,
     bindparam,
     column,
     func,
@@ -48,13 +49,22 @@ def keyed(connection: Connection, names: Sequence[str], keys: Sequence[Sequence[
     return func.unnest(*arrays).table_valued(*columns, name="keyed").render_derived()
 
 
+def among(connection: Connection, numbers: ColumnElement[int] | Any, which: Collection[int]) -> ColumnElement[bool]:
+    """Whether a column of whole numbers has one of these."""
+    if connection.dialect.name == "sqlite":
+        each = func.json_each(literal(json.dumps(list(which)))).table_valued("value")
+        return numbers.in_(select(type_coerce(each.c.value, Number)))
+    return numbers == any_(literal(list(which), ARRAY(Number)))
+
+
 def change(connection: Connection, table: type[Base], rows: Sequence[Row], key: tuple[str, ...],
-           only: Condition | None = None) -> None:  # fmt: skip
+           only: Condition | None = None, *, is_locked: bool = False) -> None:  # fmt: skip
     """Sets the columns that the rows name, in the rows of `table` with these keys, each key once.
 
     `only` says, given the new values by column, which rows may still be changed; a function of a module, not a lambda.
+    `is_locked`: this transaction has locked all of these rows before.
     """
-    if len(rows) > 1 and connection.dialect.name != "sqlite":
+    if not is_locked and len(rows) > 1 and connection.dialect.name != "sqlite":
         # An UPDATE takes its rows in any order. In that of their keys, as everybody, none waits for another in a ring.
         keys = [{name: row[name] for name in key} for row in rows]
         connection.execute(_lock(_table(table), key), _given(connection, keys))

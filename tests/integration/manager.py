@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, func, select, update
 
 from onehost.broker_config.consumer import Delivery
 from onehost.models import settings, wire
 from onehost.models.digest import Digest
 from onehost.models.moment import now
-from onehost.models.store import Base, Claim, NodeStatus, Placement, Resource, digests, reading, writing
+from onehost.models.store import Action, Base, Claim, NodeStatus, Placement, Resource, digests, reading, writing
 from onehost.producer import Onehost, pause, relay, stages
 from onehost.producer.audit import Audit
 from onehost.producer.membership import nodes
@@ -45,6 +45,9 @@ class Store:
             self.onehost.node_add(name, f"10.0.0.{number + 1}", roles)
             self.say(self.beat(name))
             self.ack(name, self.id("node", name), 1)
+        with writing(self.engine) as connection:  # as if each had said hello
+            connection.execute(update(NodeStatus).values(reported=0))
+            connection.execute(delete(Action))
 
     def id(self, noun: str, name: str) -> int:
         """The newest resource of a name."""

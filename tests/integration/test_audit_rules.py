@@ -316,6 +316,7 @@ def test_a_store_brought_back_from_a_backup_gives_out_numbers_of_its_own(store: 
         from onehost.models.store import Counter
 
         connection.execute(Counter.__table__.insert().values(name="incarnation", value=3))
+        connection.execute(update(NodeStatus).values(reported=3))
     changed, bob = store.onehost.account_set("alice", php=False), store.onehost.account_create("bob")
     assert (changed.resource_id, changed.generation) == (alice.resource_id, (3 << 32) + 1)
     assert (bob.resource_id, bob.generation) == ((3 << 32) + 1, (3 << 32) + 1)

@@ -10,6 +10,8 @@ from onehost.broker_config import routing
 from onehost.broker_config.consumer import Delivery
 from onehost.broker_config.letters import Letter, Report
 
+from .seams import CLOCK
+
 MANAGER_QUEUES = (routing.AUDIT_QUEUE, routing.BEAT_QUEUE)
 #: The beat queue drops its head above this length.
 LONGEST_BEAT_QUEUE = 20
@@ -41,6 +43,8 @@ class Bus:
     past: dict[str, list[Delivery]] = field(default_factory=dict)
     #: Queues whose consumers have lost their connection since they were looked at.
     cut: set[str] = field(default_factory=set)
+    #: When letters of actions are too old to be delivered, by message id.
+    _too_late_at: dict[str, float] = field(default_factory=dict)
 
     def synchronise(self, nodes: Iterable[str]) -> list[str]:
         """What `broker apply` does: queues and users of the manager and of these nodes, and no others."""
@@ -82,8 +86,12 @@ class Bus:
 
     def take(self, queue: str, limit: int) -> list[Delivery]:
         held = self.queues.get(queue, [])
+        held[:] = [each for each in held if not self._is_too_late(each)]
         taken, held[:] = held[:limit], held[limit:]
         return taken
+
+    def _is_too_late(self, delivery: Delivery) -> bool:
+        return CLOCK.monotonic() > self._too_late_at.get(delivery.message_id, CLOCK.monotonic())
 
     def duplicate(self, queue: str, chance: random.Random) -> None:
         if held := self.queues.get(queue):
@@ -109,6 +117,8 @@ class Bus:
     def arrive(self, queue: str, user: str, letter: Letter) -> None:
         delivery = Delivery(queue, letter.routing_key, user, letter.message_id, letter.body, False)
         self.queues[queue].append(delivery)
+        if letter.expiration_ms is not None:
+            self._too_late_at[letter.message_id] = CLOCK.monotonic() + letter.expiration_ms / 1000
         if queue == routing.BEAT_QUEUE:
             del self.queues[queue][:-LONGEST_BEAT_QUEUE]
         elif queue != routing.AUDIT_QUEUE:

@@ -2,81 +2,28 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import ClassVar
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import invariant, rule
 
-from onehost.broker_config import routing
 from onehost.models.errors import Refused
 from onehost.producer.submit import Wish
 
+from .brakes import Brakes
 from .bus import Fault
-from .rules import Rules
-from .seams import CLOCK, POINTS, Crash
-from .template import ROLES, Template
-from .world import World, chance
-
-NODES = st.sampled_from(sorted(ROLES))
-SEVERAL = st.lists(NODES, min_size=1, max_size=3, unique=True)
-QUEUES = st.sampled_from([*map(routing.node_queue, ROLES), routing.AUDIT_QUEUE])
-NAMES = st.sampled_from(["alice", "bob"])
-LIMITS = st.sampled_from([1, 2, 1000])
-SEEDS = st.integers(0, 99)
-DOMAINS = st.sampled_from([None, "x.example", "y.example"])
-PASSWORDS = st.builds(lambda last: "$6$saltsalt$" + "a" * 85 + last, st.sampled_from("ab"))
-SPEC = st.fixed_dictionaries(
-    {"domain": DOMAINS},
-    optional={"document_root": st.sampled_from(["web", "site"]), "password_hash": PASSWORDS},
-)
-CHANGE = st.one_of(
-    st.tuples(st.just("apply"), SPEC),
-    st.tuples(st.just("set"), SPEC),
-    st.tuples(st.just("passwd"), st.fixed_dictionaries({"password_hash": PASSWORDS})),
-    st.tuples(st.sampled_from(["suspend", "unsuspend", "retry", "delete"]), st.just({})),
-)
-ACCOUNT = st.builds(lambda name, change: Wish("account", name, *change, "panel"), NAMES, CHANGE)
-SERVICE = st.one_of(
-    st.builds(
-        lambda n: ("apply", {"address": "198.51.100.1", "port": 80, "persistence_seconds": n}), st.integers(0, 2)
-    ),
-    st.just(("delete", {})),
-)
-OTHER = st.one_of(
-    st.builds(lambda change: Wish("virtual_service", "http", *change, "panel"), SERVICE),
-    st.builds(lambda name, verb: Wish("node", name, verb, {}, "panel"), NODES,
-              st.sampled_from(["cordon", "uncordon", "drain"])),
-)  # fmt: skip
-FAULTS = st.one_of(
-    st.none(),
-    st.builds(Fault, st.just("lost"), st.integers(0, 3), st.integers(0, 3)),
-    st.builds(Fault, st.sampled_from(["refused", "nacked"])),
-)
+from .lives import Lives
+from .seams import CLOCK, POINTS
+from .steps import ACCOUNT, DOMAINS, FAULTS, LIMITS, NAMES, NODES, OTHER, QUEUES, SEEDS, SEVERAL, points
+from .world import chance
 
 
-def points(*names: str) -> st.SearchStrategy[str]:
-    """Where a process dies; mostly nowhere."""
-    return st.sampled_from([""] * len(names) + list(names))
-
-
-class Histories(RuleBasedStateMachine):
+class Histories(Brakes, Lives):
     """One history: steps in any order, a check after each, all well at the end."""
-
-    template: ClassVar[Template]
-    seed: ClassVar[int]
-    #: What has been run, for the summary.
-    counts: ClassVar[Counter[str]] = Counter()
 
     def __init__(self) -> None:
         super().__init__()
-        self.world = World(self.template)
-        self.world.addresses = len(ROLES)
-        self.world.turn()
-        self.world.turn()
-        self.rules = Rules(self.world)
         self.copies: dict[str, bytes] = {}
         self.is_well = True
         self.counts["histories"] += 1
@@ -102,6 +49,7 @@ class Histories(RuleBasedStateMachine):
                     self.rules.settle()
                     self.rules.check_end()
         finally:
+            super().teardown()
             self.world.close()
 
     @contextmanager
@@ -115,34 +63,26 @@ class Histories(RuleBasedStateMachine):
 
     # ---- wishes
 
-    def _submit(self, *wishes: Wish, dry_run: bool = False) -> None:
-        try:
-            self.world.onehost.submit(wishes, dry_run=dry_run)
-        except (Refused, Crash) as error:
-            self.counts[f"wishes {type(error).__name__.lower()}"] += 1
-        else:
-            self.counts["wishes"] += 1
-
     @rule(wish=ACCOUNT, point=points("submit.written", "submit.committed"))
     def wish(self, wish: Wish, point: str) -> None:
         POINTS.arm(point)
-        self._submit(wish)
+        self.submit(wish)
 
     @rule(wishes=st.lists(st.one_of(ACCOUNT, OTHER), min_size=1, max_size=3), dry_run=st.booleans())
     def wish_together(self, wishes: Sequence[Wish], dry_run: bool) -> None:
-        self._submit(*wishes, dry_run=dry_run)
+        self.submit(*wishes, dry_run=dry_run)
 
     @rule(name=NAMES, domain=DOMAINS)
     def make_again(self, name: str, domain: str | None) -> None:
         """The same name, another resource."""
-        self._submit(Wish("account", name, "delete", {}, "panel"))
-        self._submit(Wish("account", name, "create", {"domain": domain}, "panel"))
+        self.submit(Wish("account", name, "delete", {}, "panel"))
+        self.submit(Wish("account", name, "create", {"domain": domain}, "panel"))
 
     @rule(back=st.integers(0, 1))
     def cancel(self, back: int) -> None:
         query = "SELECT id, noun, name FROM job WHERE noun <> 'node' ORDER BY id DESC LIMIT 1 OFFSET ?"
         if job := self.world.raw.execute(query, (back,)).fetchone():
-            self._submit(Wish(job[1], job[2], "cancel", {"job": job[0]}, "panel"))
+            self.submit(Wish(job[1], job[2], "cancel", {"job": job[0]}, "panel"))
 
     # ---- the manager
 
@@ -154,7 +94,7 @@ class Histories(RuleBasedStateMachine):
     @rule(point=st.sampled_from(["relay.read", "relay.confirmed"]), wish=st.one_of(st.none(), ACCOUNT))
     def publish_with_company(self, point: str, wish: Wish | None) -> None:
         """Meanwhile a second relay does the same, or a wish comes in."""
-        POINTS.arm(point, lambda: self._submit(wish) if wish else self.world.publish() and None)
+        POINTS.arm(point, lambda: self.submit(wish) if wish else self.world.publish() and None)
         self.world.publish()
 
     @rule(limit=LIMITS, point=points("audit.written", "audit.committed"), settled=st.booleans())
@@ -198,7 +138,8 @@ class Histories(RuleBasedStateMachine):
         POINTS.arm(point)
         self.world.nodes[node].deliver(limit, settled=settled)
 
-    @rule(node=NODES, point=points("round.started", "machine.changed", "round.verified", "round.recorded"),
+    @rule(node=NODES, point=points("round.started", "machine.changed", "round.verified", "round.recorded",
+                          "action.started"),
           nth=st.integers(1, 2))  # fmt: skip
     def round(self, node: str, point: str, nth: int) -> None:
         POINTS.arm(point, nth=nth)
@@ -240,7 +181,7 @@ class Histories(RuleBasedStateMachine):
     def come_or_go(self, node: str) -> None:
         """A node is removed, or comes back on its old disk."""
         if node in self.world.living():
-            self._submit(Wish("node", node, "remove", {}, "panel"))
+            self.submit(Wish("node", node, "remove", {}, "panel"))
         else:
             with suppress(Refused):
                 self.world.add_node(node)
@@ -268,7 +209,7 @@ class Histories(RuleBasedStateMachine):
     @rule(wish=ACCOUNT, nodes=SEVERAL)
     def wish_and_work(self, wish: Wish, nodes: Sequence[str]) -> None:
         """As far as the queue of acknowledgements."""
-        self._submit(wish)
+        self.submit(wish)
         self.world.publish()
         for node in nodes:
             self.world.nodes[node].work()

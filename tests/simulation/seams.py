@@ -16,6 +16,8 @@ from unittest.mock import patch
 from onehost.models import crash, moment
 
 START = datetime(2026, 12, 1, tzinfo=UTC)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+TICK_SECONDS = 2e-6
 
 
 class Crash(BaseException):
@@ -23,7 +25,7 @@ class Crash(BaseException):
 
 
 class Clock:
-    """What onehost's modules know as `time`. It stands still until somebody waits."""
+    """What onehost's modules know as `time`. It hardly moves until somebody waits."""
 
     def __init__(self) -> None:
         self.reset()
@@ -54,7 +56,14 @@ class Clock:
         self.elapsed_seconds += seconds
 
     def now(self) -> datetime:
+        """A little later than the time before: of two transactions in one step, it shows which was first."""
+        self.elapsed_seconds += TICK_SECONDS
         return START + timedelta(seconds=self.elapsed_seconds + self.skew_seconds)
+
+    def microseconds(self) -> int:
+        """What the wall clock shows, as the store keeps times. It does not move by that."""
+        shown = START + timedelta(seconds=self.elapsed_seconds + self.skew_seconds)
+        return (shown - EPOCH) // timedelta(microseconds=1)
 
 
 class Points:

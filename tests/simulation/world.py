@@ -5,11 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
-from typing import Any
 
 from onehost.broker_config import routing
 from onehost.models import settings
+from onehost.models.errors import Refused
 from onehost.models.store import reading
 from onehost.producer import Onehost
 from onehost.producer.audit import Audit
@@ -17,134 +16,18 @@ from onehost.producer.main import Duties
 from onehost.producer.membership import nodes
 from onehost.producer.presence import Presence
 from onehost.producer.relay import Relay
-from onehost.workers.main import Worker
 
 from .bus import MANAGER_QUEUES, Bus, Fault, Publisher
 from .machine import Machine
-from .seams import CLOCK, POINTS, Asleep, Crash, Turns
+from .node import Node
+from .seams import CLOCK, POINTS, Crash
 from .template import ROLES, Template
 
 OFFLINE_SECONDS = 15.0
-BEAT_SECONDS = 5.0
-
-
-class IdleHost:
-    """A host without daemons."""
-
-    daemons = ()
-
-    def recover(self, roles: frozenset[str]) -> None: ...
-    def start(self, roles: frozenset[str]) -> None: ...
-    def sweep(self, roles: frozenset[str]) -> None: ...
-
-
-class Node:
-    """One node: its disk, its machine, and a worker process that may be gone."""
-
-    def __init__(self, name: str, folder: Path, bus: Bus, ledger: bytes, machine: Machine) -> None:
-        self.name = name
-        self.queue = routing.node_queue(name)
-        self.machine = machine
-        self._bus = bus
-        self._path = folder / f"{name}.ledger"
-        self.worker: Worker | None = None
-        self._is_connected = False
-        #: Counts ledgers: numbers of another life may be lower.
-        self.life = 0
-        self.replace_ledger(ledger)
-
-    def start(self) -> None:
-        """A new process of the worker: a new epoch, nothing in memory."""
-        if self.worker is not None:
-            return
-        user = routing.node_user(self.name)
-        config = settings.Worker(self.name, settings.Broker(user=user), self._path, beat_seconds=BEAT_SECONDS)
-        worker = Worker(config, IdleHost(), known=self.machine.reconcilers())  # type: ignore[arg-type]
-        worker.reporter._publisher = Publisher(self._bus, routing.EVENTS, user)  # type: ignore[assignment]
-        worker.executor._news = Turns()  # type: ignore[assignment]
-        self.worker, self._is_connected = worker, False
-        self.machine.older_open = self._older_open
-
-    def kill(self) -> None:
-        if self.worker is not None:
-            self.worker.ledger.close()
-            self.worker = None
-
-    def ledger(self) -> bytes:
-        """The ledger as a backup would have it: the worker is stopped for that."""
-        self.kill()
-        return self._path.read_bytes()
-
-    def replace_ledger(self, content: bytes) -> None:
-        self.kill()
-        self._path.write_bytes(content)
-        self.life += 1
-
-    def deliver(self, limit: int, *, settled: bool = True) -> None:
-        """The receiver takes a batch. Unless it is settled, the connection is lost and the batch comes again."""
-        if self.worker is None or not self._connect():
-            return
-        batch = self._bus.take(self.queue, limit)
-        if not batch:
-            return
-        try:
-            dead = self.worker.receiver.store(batch)
-            assert not dead, f"{self.name} refused {dead}"
-        except Crash:
-            self._bus.put_back(batch)
-            self.kill()
-            return
-        if not settled:
-            self._bus.put_back(batch)
-            self._is_connected = False
-            self._connect()
-
-    def _connect(self) -> bool:
-        """Consuming; says hello after each new connection."""
-        assert self.worker is not None
-        if self.queue in self._bus.cut:
-            self._bus.cut.discard(self.queue)
-            self._is_connected = False
-        if not self._is_connected and self.queue in self._bus.queues:
-            self._is_connected = True
-            self.worker.sync.say_hello()
-        return self._is_connected
-
-    def round(self) -> None:
-        """The executor goes on until nothing is due."""
-        if self.worker is None:
-            return
-        try:
-            self.worker.executor.run(Turns())  # type: ignore[arg-type]
-        except Asleep:
-            return
-        except Crash:
-            self.kill()
-
-    def report(self, fault: Fault | None = None) -> None:
-        """One turn of the reporter."""
-        if self.worker is None:
-            return
-        self._bus.fail(routing.node_user(self.name), fault)
-        self._connect()
-        self.worker.reporter._news = Turns(1)  # type: ignore[assignment]
-        try:
-            self.worker.reporter.run(self.worker.sync, Turns())  # type: ignore[arg-type]
-        except Asleep:
-            return
-        except Crash:
-            self.kill()
-
-    def work(self) -> None:
-        """Takes in what has arrived, applies it, reports."""
-        self.deliver(1000)
-        self.round()
-        self.report()
-
-    def _older_open(self, entry: Any) -> list[int]:
-        assert self.worker is not None
-        query = "SELECT id FROM entry WHERE noun = ? AND name = ? AND id < ? AND done < wanted"
-        return [row[0] for row in self.worker.ledger._file.read(query, (entry.noun, entry.name, entry.id))]
+#: A removal may be taken back so long.
+GRACE_SECONDS = 15.0
+#: Removals and suspensions of one actor that are begun; the next ones are held.
+HELD_BEYOND = 3
 
 
 class World:
@@ -157,7 +40,8 @@ class World:
         template.store.restore(template.saved)
         self.raw = template.store.raw
         self.onehost = Onehost(
-            settings.Manager(store="sqlite://", grace_seconds=0, held_beyond_per_hour=0), actor="simulation"
+            settings.Manager(store="sqlite://", grace_seconds=GRACE_SECONDS, held_beyond_per_hour=HELD_BEYOND),
+            actor="simulation",
         )
         self.onehost.engine.dispose()
         self.engine = self.onehost.engine = template.store.engine
@@ -270,11 +154,22 @@ class World:
         self.bus.faults.clear()
         for node in self.nodes.values():
             node.machine.broken.clear()
+        with suppress(Refused):
+            self.onehost.resume()
+        self._end_held()
         for name in ROLES.keys() - self.living():
             self.add_node(name)
         self.apply()
         for node in self.nodes.values():
             node.start()
+
+    def _end_held(self) -> None:
+        """A person releases what is held, or cancels it where a rule says no by now."""
+        for (job,) in self.raw.execute("SELECT id FROM job WHERE state = 'held' AND ended_at IS NULL").fetchall():
+            try:
+                self.onehost.release(job)
+            except Refused:
+                self.onehost.cancel(job)
 
 
 def chance(number: int) -> random.Random:

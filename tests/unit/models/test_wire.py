@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
+from marshmallow import EXCLUDE, ValidationError
 
 from onehost.models import wire
 from onehost.models.digest import Digest
+from onehost.models.glance import glance
 
 APPLY = {
     "form": "apply", "node": "web1", "id": 7, "noun": "account", "version": [1, 0], "name": "alice", "generation": 3,
@@ -100,6 +102,15 @@ JSON = some.recursive(
 )
 
 
+#: Values at the edge of what some field takes.
+NEAR: list[Any] = [
+    0, -1, (1 << 63) - 1, 1 << 63, True, False, 1.5, 1e11, 1e12, float("nan"), float("inf"), None, "", "a\0b", "\ud800",
+    "n" * 40, "n" * 41, "n" * 253, "n" * 254, "applied", "won", [], [1, 0], [1, True], [1, 0.0], ["web"], ["w" * 41], {},
+    {"a": "b"}, {"a": 1}, {"a": 1.5}, {"a": True}, {"a" * 81: "b"}, {"a": "\0"}, {"a": float("nan")},
+    {"a": [1]}, {str(n): "" for n in range(201)}, [""] * 33,
+]  # fmt: skip
+
+
 @given(some.binary(max_size=200))
 def test_any_bytes(data: bytes) -> None:
     with pytest.raises(wire.Undecodable):
@@ -119,6 +130,36 @@ def test_any_value_in_any_field(letter: dict[str, Any], data: some.DataObject) -
     ):  # what came from a node goes into the store: it must be writable there
         text = wire.canonical(dict(decoded.body))
         assert b"\\u0000" not in text
+
+
+@given(some.sampled_from([APPLY, ACK, BEAT]), some.data())
+def test_a_quick_look_gives_what_the_schema_gives_or_nothing(letter: dict[str, Any], data: some.DataObject) -> None:
+    schema = wire.Letter.schemas[letter["form"]](unknown=EXCLUDE)
+    fields = sorted(schema.fields)
+    near = JSON | some.sampled_from(NEAR)
+    changed = data.draw(some.dictionaries(some.sampled_from(fields), near, max_size=3))
+    missing = data.draw(some.sets(some.sampled_from(fields), max_size=1))
+    given = {key: value for key, value in (letter | changed).items() if key not in missing}
+    quick = glance(schema)(given)
+    try:
+        loaded = schema.load(given)
+    except ValidationError:
+        assert quick is None
+        return
+    assert quick is None or repr(quick) == repr(loaded)  # by their words: 1, 1.0 and True are equal
+
+
+@pytest.mark.parametrize("letter", [APPLY, ACK, BEAT], ids=lambda letter: letter["form"])
+def test_a_plain_letter_needs_no_more_than_a_quick_look(letter: dict[str, Any]) -> None:
+    schema = wire.Letter.schemas[letter["form"]](unknown=EXCLUDE)
+    assert letter["form"] in wire.MANY
+    assert not any(schema._hooks.values())  # a hook would never be asked
+    assert glance(schema)(letter) == schema.load(letter)
+
+
+def test_a_body_is_put_in_as_it_was_rendered() -> None:
+    letter = {key: value for key, value in ACK.items() if key not in ("form", "node")}
+    assert wire.decode(wire.joined(wire.canonical(letter), form="ack", node="web1")) == wire.decode(bytes_of(ACK))
 
 
 def test_a_payload_is_put_in_as_it_was_rendered() -> None:
