@@ -38,6 +38,8 @@ class Actions:
         self._file = file
         self._outgoing = outgoing
         self._changing = changing
+        #: False only where none waits to be done.
+        self.may_wait = True
 
     def store(self, letters: Iterable[wire.Letter]) -> int:
         """Takes in letters of form action in one durable commit. Gives how many were news."""
@@ -51,6 +53,7 @@ class Actions:
                     (*row, now + letter["expires_seconds"]),
                 ).rowcount
             db.execute("DELETE FROM action WHERE state = 'done' AND expires_at < ?", (now - REMEMBERED_SECONDS,))
+        self.may_wait = True
         return news
 
     def find(self, state: str) -> list[sqlite3.Row]:
@@ -88,6 +91,9 @@ class Performer:
 
     def run(self) -> None:
         """Does all that wait."""
+        if not self._ledger.actions.may_wait:
+            return
+        self._ledger.actions.may_wait = False
         for row in self._ledger.actions.find("waiting"):
             self._one(row)
             self._reported()

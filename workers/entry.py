@@ -28,6 +28,10 @@ class Entry:
     replaces: int = 0
     #: Seconds since this generation was first started here; 0.0 at its first start.
     started_seconds: float = 0.0
+    #: How often it was started alone without an end.
+    starts: int = 0
+    #: What an earlier start of this generation found, and may have changed.
+    found: Mapping[str, str] = field(default_factory=dict)
     #: Why this worker cannot apply it: a noun, version or field it does not know. Empty: it can.
     needs: str = ""
 

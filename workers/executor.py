@@ -93,7 +93,7 @@ class Executor:
             if entries:
                 self.round(entries)
             self._serve_if_clean()
-            if not entries:
+            if len(entries) < ROUND:  # else there is more: it need not be asked when
                 due = self._ledger.due_seconds()
                 self._news.wait(min(due, 5.0) if due is not None else 5.0)
 

@@ -25,7 +25,7 @@ from .brake import Brake
 from .entry import Difference, Entry
 from .highest import Highest
 from .ledger_file import LedgerFile
-from .outgoing import Outgoing, Result
+from .outgoing import FORGET, Outgoing, Result
 
 __all__ = ["ROUND", "Ledger", "Result"]
 
@@ -76,9 +76,14 @@ class Ledger:
 
     # ---- what arrives
 
-    def store(self, letters: Iterable[wire.Letter]) -> int:
-        """Takes in letters of form apply in one durable commit. Gives how many were news."""
+    def store(self, letters: Sequence[wire.Letter]) -> int:
+        """Takes in letters of form apply in one durable commit, and forgets what the last one says is safe.
+
+        Gives how many were news.
+        """
         with self._changing() as db:
+            if letters and letters[-1]["have"]:
+                db.execute(FORGET, letters[-1]["have"])
             return sum([self._upsert(db, letter) for letter in letters])
 
     def _upsert(self, db: sqlite3.Connection, letter: wire.Letter) -> bool:
@@ -111,13 +116,13 @@ class Ledger:
     def take(self, limit: int = ROUND, only: Sequence[int] = ()) -> list[Entry]:
         """Open entries that are due, urgent ones first, parents before children; of one name the oldest id only."""
         where = f"AND id IN ({','.join(map(str, only))})" if only else ""
-        rows: list[sqlite3.Row] = []
-        for urgent in (1, 0):  # one after the other, each in the order of its index: nobody sorts all that is open
-            rows += self._file.read(
-                f"""SELECT * FROM entry e WHERE {DUE} AND urgent = ? AND (not_before_at IS NULL OR not_before_at <= ?)
-                    {where} ORDER BY id LIMIT ?""",
-                (urgent, time.time(), limit - len(rows)),
-            )
+        # One after the other, each in the order of its index: nobody sorts all that is open.
+        urgent, rest = (
+            f"""SELECT * FROM (SELECT * FROM entry e WHERE {DUE} AND urgent = {which}
+                AND (not_before_at IS NULL OR not_before_at <= :now) {where} ORDER BY id LIMIT :limit)"""
+            for which in (1, 0)
+        )
+        rows = self._file.read(f"{urgent} UNION ALL {rest} LIMIT :limit", {"now": time.time(), "limit": limit})
         return sorted((_entry(row) for row in rows), key=_turn)
 
     def due_seconds(self) -> float | None:
@@ -148,32 +153,25 @@ class Ledger:
 
         `keep` puts it on disk, before anything is changed: a machine that dies of a change finds it there.
         """
-        with self._changing(durable=False) as db:
-            db.executemany(
-                """UPDATE entry SET difference = CASE WHEN started = :g THEN difference END,
-                   started_at = CASE WHEN started = :g THEN started_at ELSE :now END, started = :g,
-                   starts = starts + :alone, running = running + 1 WHERE id = :id""",
-                [{"g": entry.generation, "now": time.time(), "alone": len(entries) == 1, "id": entry.id}
-                 for entry in entries],
-            )  # fmt: skip
+        self._file.write(
+            """UPDATE entry SET difference = CASE WHEN started = :g THEN difference END,
+               started_at = CASE WHEN started = :g THEN started_at ELSE :now END, started = :g,
+               starts = starts + :alone, running = running + 1 WHERE id = :id""",
+            [{"g": entry.generation, "now": time.time(), "alone": len(entries) == 1, "id": entry.id}
+             for entry in entries],
+            durable=False,
+        )  # fmt: skip
 
     def keep(self, found: Sequence[tuple[Entry, Difference]]) -> dict[int, Difference]:
         """Keeps what differs before it is changed, so that a crash cannot hide it. Gives the differences to report.
 
         A start after a crash sees less to change than the first one did: the fuller difference is the one kept.
         """
-        kept: dict[int, Difference] = {}
-        with self._changing() as db:
-            for entry, difference in found:
-                row = _row(db, entry.id)
-                kept[entry.id] = (json.loads(row["difference"]) if row and row["difference"] else {}) | difference
-                words = {key: wire.clean(text, wire.MAX_TEXT) for key, text in kept[entry.id].items()}
-                db.execute("UPDATE entry SET difference = ? WHERE id = ?", (canonical(words), entry.id))
+        kept = {entry.id: {**entry.found, **difference} for entry, difference in found}
+        words = {each: {key: wire.clean(text, wire.MAX_TEXT) for key, text in its.items()} for each, its in kept.items()}
+        self._file.write("UPDATE entry SET difference = ? WHERE id = ?",
+                         [(canonical(its), each) for each, its in words.items()])  # fmt: skip
         return kept
-
-    def starts(self, entry_id: int) -> int:
-        """How often it was started alone without an end."""
-        return int(self._number("SELECT starts FROM entry WHERE id = ?", (entry_id,)) or 0)
 
     def finish(self, results: Iterable[Result]) -> None:
         """Writes what became of a round, and its acknowledgements, in one commit.
@@ -197,9 +195,11 @@ class Ledger:
             """UPDATE entry SET done = :g, outcome = :outcome, running = 0, starts = 0, tries = 0, not_before_at = NULL,
                reason = CASE WHEN wanted = :g THEN :reason END, difference = NULL,
                applied = CASE WHEN :applied THEN :g ELSE applied END,
-               applied_spec = CASE WHEN :applied THEN :spec ELSE applied_spec END WHERE id = :id""",
+               applied_spec = CASE WHEN NOT :applied THEN applied_spec WHEN wanted = :g THEN spec ELSE :spec END
+               WHERE id = :id""",
             {"g": entry.generation, "outcome": int(outcome), "reason": wire.clean(result.reason, wire.MAX_TEXT) or None,
-             "applied": applied, "spec": None if entry.spec is None else canonical(entry.spec), "id": entry.id},
+             "applied": applied, "id": entry.id,
+             "spec": None if entry.spec is None or old["wanted"] == entry.generation else canonical(entry.spec)},
         )  # fmt: skip
         self.digest.drop(entry.id, old["wanted"], _shown(old))
         self.digest.add(entry.id, old["wanted"], outcome if old["wanted"] == entry.generation else Outcome.OPEN)
@@ -308,13 +308,15 @@ def _shown(row: sqlite3.Row) -> int:
 
 
 def _entry(row: sqlite3.Row) -> Entry:
-    started = time.time() - row["started_at"] if row["started_at"] and row["started"] == row["wanted"] else 0.0
+    is_started = row["started"] == row["wanted"]
+    started = time.time() - row["started_at"] if row["started_at"] and is_started else 0.0
     return Entry(
         id=row["id"], noun=row["noun"], name=row["name"], generation=row["wanted"],
         spec=json.loads(row["spec"]) if row["spec"] is not None else None,
         applied_spec=json.loads(row["applied_spec"]) if row["applied_spec"] is not None else None,
         applied=row["applied"], roles=frozenset(row["roles"].split()), replaces=row["replaces"],
-        started_seconds=max(0.0, started), needs=row["needs"] or "",
+        started_seconds=max(0.0, started), starts=row["starts"], needs=row["needs"] or "",
+        found=json.loads(row["difference"]) if row["difference"] and is_started else {},
     )  # fmt: skip
 
 

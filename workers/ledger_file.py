@@ -6,7 +6,7 @@ import fcntl
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -15,6 +15,8 @@ from ..models.errors import Unreachable
 from ..models.metrics import Tally
 from .metrics import COMMITS
 
+#: The values of one statement, by place or by name.
+Row = Sequence[Any] | Mapping[str, Any]
 #: The revision of the tables that this code reads.
 REVISION = "0002"
 #: How often a second worker asks whether the first one is gone, in seconds.
@@ -78,17 +80,28 @@ class LedgerFile:
         finally:
             self._db.execute("PRAGMA synchronous=FULL")
 
-    def write(self, statement: str, rows: Iterable[Sequence[Any]], *, durable: bool = True) -> None:
+    def write(self, statement: str, rows: Iterable[Row], *, durable: bool = True) -> None:
         """One statement for each of these rows, in one commit."""
-        with self.transaction(durable=durable) as db:
-            db.executemany(statement, rows)
+        rows = list(rows)
+        if len(rows) == 1:
+            self._write_alone(statement, rows[0], durable)
+        elif rows:
+            with self.transaction(durable=durable) as db:
+                db.executemany(statement, rows)
 
-    def read(self, statement: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
+    def _write_alone(self, statement: str, row: Row, durable: bool) -> None:
+        """A statement by itself is a transaction: nothing is said around it."""
+        with self._mutex, self._synchronous(durable):
+            began = time.monotonic()
+            self._db.execute(statement, row)
+            self.tally.observe(COMMITS, time.monotonic() - began)
+
+    def read(self, statement: str, values: Row = ()) -> list[sqlite3.Row]:
         """What a query gives."""
         with self._mutex:
             return self._db.execute(statement, values).fetchall()
 
-    def one(self, statement: str, values: Sequence[Any] = ()) -> sqlite3.Row | None:
+    def one(self, statement: str, values: Row = ()) -> sqlite3.Row | None:
         """The first row of what a query gives."""
         with self._mutex:
             row: sqlite3.Row | None = self._db.execute(statement, values).fetchone()

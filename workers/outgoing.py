@@ -16,6 +16,10 @@ from ..models.canonical import canonical
 from .entry import Difference, Entry
 from .ledger_file import LedgerFile
 
+#: Drops an epoch's acknowledgements up to a number.
+FORGET = "DELETE FROM ack WHERE epoch = ? AND number <= ?"
+#: Published in one go.
+AT_ONCE = 500
 #: Letters of one word of a difference; what a node says must not fill the manager's store.
 LONGEST_WORD = 200
 
@@ -74,7 +78,7 @@ class Outgoing:
             (self.epoch, self.number, row["noun"], row["job"], canonical(body)),
         )
 
-    def unpublished(self, limit: int = 500) -> list[sqlite3.Row]:
+    def unpublished(self, limit: int = AT_ONCE) -> list[sqlite3.Row]:
         """Those the broker does not have yet, in order."""
         return self._file.read(
             "SELECT epoch, number, noun, job, body FROM ack WHERE published = 0 ORDER BY rowid LIMIT ?", (limit,)
@@ -89,8 +93,7 @@ class Outgoing:
 
     def forget(self, epoch: int, up_to: int) -> None:
         """Drops what is in the audit store."""
-        if self._file.one("SELECT 1 FROM ack WHERE epoch = ? AND number <= ? LIMIT 1", (epoch, up_to)):
-            self._file.write("DELETE FROM ack WHERE epoch = ? AND number <= ?", [(epoch, up_to)], durable=False)
+        self._file.write(FORGET, [(epoch, up_to)], durable=False)
 
     def publish_again(self, keys: Iterable[tuple[int, int]]) -> None:
         """The manager lacks these."""

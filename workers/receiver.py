@@ -53,8 +53,6 @@ class Receiver:
         if wishes:
             news = self._ledger.store(wishes)
             crash_point("receiver.stored")
-            if have := wishes[-1]["have"]:
-                self._ledger.outgoing.forget(*have)
             if news:
                 self._news()
         doings = [letter for letter in letters if letter.form == "action"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import random
 import threading
@@ -16,6 +15,7 @@ from ..broker_config import routing
 from ..broker_config.publisher import Letter, Publisher
 from ..models import wire
 from ..models.crash import crash_point
+from .outgoing import AT_ONCE
 
 if TYPE_CHECKING:
     from .ledger import Ledger
@@ -105,8 +105,8 @@ class Reporter:
     def _acknowledgements(self) -> str:
         while rows := self._ledger.outgoing.unpublished():
             letters = [
-                self._letter(f"{row['epoch']}.{row['number']}", routing.ack_key(self._node, row["noun"]), "ack",
-                             json.loads(row["body"]) | {"form": "ack"}, str(row["job"] or ""))
+                Letter(f"{row['epoch']}.{row['number']}", routing.ack_key(self._node, row["noun"]),
+                       wire.joined(row["body"], form="ack", node=self._node), str(row["job"] or ""), "ack")
                 for row in rows
             ]  # fmt: skip
             crash_point("reporter.read")
@@ -116,11 +116,13 @@ class Reporter:
             self._ledger.outgoing.published(done)
             if report.why or report.unroutable or report.nacked:
                 return report.why or next(iter(report.unroutable.values()), "a queue of the manager is full")
+            if len(rows) < AT_ONCE:
+                break  # what has come meanwhile has rung
         return ""
 
-    def _letter(self, message_id: str, key: str, kind: str, body: dict[str, Any], job: str = "") -> Letter:
+    def _letter(self, message_id: str, key: str, kind: str, body: dict[str, Any]) -> Letter:
         data = wire.encode(**{"form": kind, **body, "node": self._node})
-        return Letter(message_id, key, data, correlation_id=job, type=kind)
+        return Letter(message_id, key, data, type=kind)
 
     def _beat(self) -> dict[str, Any]:
         return {

@@ -80,7 +80,7 @@ class Round:
         for entry in self._entries:
             if entry.needs or entry.noun not in self._reconcilers:
                 self._end(entry, "failed", entry.needs or f"needs a worker that knows {entry.noun}")
-            elif len(self._entries) == 1 and self._ledger.starts(entry.id) >= DEADLY_STARTS:
+            elif len(self._entries) == 1 and entry.starts >= DEADLY_STARTS:
                 self._end(entry, "failed", f"worker died {DEADLY_STARTS} times while it was applying this")
         if not self._alive:
             return

@@ -62,7 +62,7 @@ class Lives(Steps):
         """A person has looked at what the node holds, and it is not wanted."""
         for orphan in self.world.onehost.orphans()[:1]:
             with suppress(Refused):
-                self.world.onehost.remove_orphan(orphan["id"])
+                self.world.remove_orphan(orphan["id"])
         self.rules.remember_confirmed()
 
     def teardown(self) -> None:

@@ -27,6 +27,8 @@ class Machine:
     changes: list[tuple[Thing, int, int, Any]] = field(default_factory=list)
     #: The newest (id, generation) that each thing was ever changed to.
     newest: dict[Thing, tuple[int, int]] = field(default_factory=dict)
+    #: Ids that a restored store did not know, and that a person wants removed.
+    orphans: set[int] = field(default_factory=set)
     #: How each thing fails: "permanent" or "temporary".
     broken: dict[Thing, str] = field(default_factory=dict)
     #: Rules that were broken here; a round would swallow an exception.
@@ -49,6 +51,9 @@ class Machine:
         self.changes.append((thing, *at, entry.spec))
         if entry.spec is None:
             del self.state[thing]
+            if entry.id in self.orphans:
+                # A restored store may know an older id by this name, and want it there.
+                del self.newest[thing]
         else:
             self.state[thing] = (*at, dict(entry.spec))
 

@@ -198,7 +198,7 @@ class Rules:
             self._world.onehost.do("node", node, "sync")
         self._run()
         for orphan in {each["id"] for each in self._world.onehost.orphans()}:
-            self._world.onehost.remove_orphan(orphan)
+            self._world.remove_orphan(orphan)
         self.remember_confirmed()
         self._run()
 
@@ -239,11 +239,13 @@ class Rules:
 
     def _unfinished(self) -> list[tuple[str, str, str]]:
         """Newest resources of each name that are not applied wherever they belong."""
-        newest = "SELECT noun, name, max(id), generation, absent FROM resource WHERE noun <> 'node' GROUP BY noun, name"
+        # The living one of a name, else the newest: an orphan that was removed may have a higher id.
+        newest = """SELECT noun, name, id, generation, absent, max((1 - absent) * (1 << 62) + id)
+                    FROM resource WHERE noun <> 'node' GROUP BY noun, name"""
         with reading(self._world.engine) as connection:
             alive = nodes(connection)
         found = []
-        for noun, name, resource, generation, absent in self._raw.execute(newest).fetchall():
+        for noun, name, resource, generation, absent, _ in self._raw.execute(newest).fetchall():
             placed = {n: row for (r, n), row in self._placed.items() if r == resource}
             belongs = {n for n, each in alive.items() if stage_on(nouns.noun(noun), name, each) is not None}
             good = {n for n, row in placed.items() if row[:4] == (generation,) * 4}

@@ -163,6 +163,12 @@ class World:
         for node in self.nodes.values():
             node.start()
 
+    def remove_orphan(self, orphan: int) -> None:
+        """A person has looked at what a node holds beyond a restored store, and does not want it."""
+        self.onehost.remove_orphan(orphan)
+        for node in self.nodes.values():
+            node.machine.orphans.add(orphan)
+
     def _end_held(self) -> None:
         """A person releases what is held, or cancels it where a rule says no by now."""
         for (job,) in self.raw.execute("SELECT id FROM job WHERE state = 'held' AND ended_at IS NULL").fetchall():
