@@ -122,6 +122,7 @@ def expire(connection: Connection, job_ids: Iterable[int], now: datetime) -> Non
     acting = connection.execute(select(Job.id).where(Job.id.in_(list(job_ids)), Job.generation == 0)).scalars().all()
     stages.close_targets(connection, acting, states.Target.EXPIRED, "no answer in time", now, only_unopened=False)
     connection.execute(delete(Action).where(Action.job_id.in_(acting)))
+    stages.advance(connection, acting, now)  # counts them
 
 
 def refuse(job: Any, done: str) -> None:

@@ -18,7 +18,7 @@ from sqlalchemy import ColumnElement, Connection, TextClause, func, literal, sel
 from ..models.errors import NotFound
 from ..models.moment import Moment
 from ..models.store import Event, Seal
-from ..models.store.tables import BY_TIME
+from ..models.store.records import BY_TIME
 
 #: Rows of a page, unless the caller says otherwise.
 PAGE = 50

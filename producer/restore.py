@@ -123,6 +123,7 @@ def _end_actions(connection: Connection, now: datetime) -> None:
     connection.execute(
         update(Job).where(Job.id.in_(jobs), Job.ended_at.is_(None)).values(state=states.Job.EXPIRED, ended_at=now)
     )
+    stages.advance(connection, jobs, now)  # counts them
 
 
 # ---- SQLite

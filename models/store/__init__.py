@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from .engine import connect, part, reading, retried, writing
+from .records import Dead, Event, Seal
 from .tables import (
     Action,
     Base,
     Bucket,
     Claim,
     Counter,
-    Dead,
-    Event,
     Hello,
     Job,
     NodeStatus,
@@ -18,7 +17,6 @@ from .tables import (
     Placement,
     Resource,
     Revision,
-    Seal,
     Target,
 )
 
