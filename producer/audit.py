@@ -179,7 +179,7 @@ def _count_numbers(connection: Connection, acks: Sequence[tuple[Node, wire.Lette
 
     Gives the present epoch of each of these nodes.
     """
-    which = NodeStatus.node_id.in_({node.id for node, _ in acks})
+    which = together.among(connection, NodeStatus.node_id, {node.id for node, _ in acks})
     rows = connection.execute(select(NodeStatus.node_id, NodeStatus.epoch, NodeStatus.acked).where(which)).all()
     new: dict[tuple[int, int | None], set[int]] = {}
     for node, ack in acks:

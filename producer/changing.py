@@ -205,10 +205,9 @@ def _jobs(connection: Connection, changings: Sequence[Changing], now: datetime) 
          "name": each.name, "generation": each.generation, "actor": each.wish.actor, "source": each.wish.source,
          "reason": each.wish.reason, "wish": each.mark, "state": states.Job.RUNNING, "stage": 0,
          "stages": json.dumps(each.members.waits_for_all).encode(), "targets": len(each.members.stage_of),
-         "submitted_at": now, "deadline_at": now + each.wish.deadline} for each in changings
+         "applied": 0, "failed": 0, "closed": 0, "submitted_at": now, "deadline_at": now + each.wish.deadline} for each in changings
     ]  # fmt: skip
-    made = insert(Job).returning(Job.id, Job.resource_id)
-    return {row.resource_id: row.id for row in connection.execute(made, rows)}
+    return together.add_numbered(connection, Job, rows, "resource_id")
 
 
 def _want(connection: Connection, changings: Sequence[Changing]) -> None:

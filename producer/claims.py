@@ -92,7 +92,7 @@ def release(connection: Connection, resource_ids: Iterable[int]) -> None:
         Placement.resource_id == Claim.resource_id, Placement.wanted > 0, Placement.applied < Claim.releasing
     )
     connection.execute(
-        delete(Claim).where(Claim.resource_id.in_(ids), Claim.releasing.is_not(None), Claim.forever.is_(False), ~behind)
+        delete(Claim).where(together.among(connection, Claim.resource_id, ids), Claim.releasing.is_not(None), Claim.forever.is_(False), ~behind)
     )
 
 

@@ -34,7 +34,7 @@ def jobs(connection: Connection, acknowledged: Sequence[tuple[int, int, Any]]) -
     lowest = min(min(generation, placed.done + 1) if placed else generation for _, generation, placed in acknowledged)
     return connection.execute(
         select(Job.id, Job.kind, Job.resource_id, Job.generation, stages.is_going_on().label("is_going_on"))
-        .where(Job.resource_id.in_({resource_id for resource_id, *_ in acknowledged}), Job.generation >= lowest)
+        .where(together.among(connection, Job.resource_id, {each for each, *_ in acknowledged}), Job.generation >= lowest)
         .order_by(Job.id)
     ).all()
 

@@ -140,11 +140,10 @@ def _jobs(connection: Connection, makings: Sequence[Making], members: dict[int, 
          "name": each.name, "generation": each.generation, "actor": each.wish.actor, "source": each.wish.source,
          "reason": each.wish.reason, "wish": each.mark, "state": states.Job.RUNNING, "stage": 0,
          "stages": json.dumps(members[each.resource_id].waits_for_all).encode(),
-         "targets": len(members[each.resource_id].stage_of), "submitted_at": now,
+         "targets": len(members[each.resource_id].stage_of), "applied": 0, "failed": 0, "closed": 0, "submitted_at": now,
          "deadline_at": now + each.wish.deadline} for each in makings
     ]  # fmt: skip
-    made = insert(Job).returning(Job.id, Job.resource_id)
-    return {row.resource_id: row.id for row in connection.execute(made, rows)}
+    return together.add_numbered(connection, Job, rows, "resource_id")
 
 
 def _receipts(connection: Connection, makings: Sequence[Making], members: dict[int, membership.Members],

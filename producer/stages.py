@@ -105,7 +105,7 @@ def advance(connection: Connection, job_ids: Iterable[int], now: datetime) -> No
     ids = sorted(set(job_ids))
     if not ids:
         return
-    jobs = connection.execute(select(Job).where(Job.id.in_(ids), is_going_on()).order_by(Job.id)).all()
+    jobs = connection.execute(select(Job).where(together.among(connection, Job.id, ids), is_going_on()).order_by(Job.id)).all()
     became = _became(connection, [job.id for job in jobs])
     counted = []
     for job in jobs:
@@ -124,7 +124,7 @@ def _became(connection: Connection, job_ids: Sequence[int]) -> dict[int, list[An
         for row in connection.execute(
             select(Target.job_id, Target.stage, Target.outcome, NodeStatus.state, func.count().label("targets"))
             .outerjoin(NodeStatus, NodeStatus.node_id == Target.node_id)
-            .where(Target.job_id.in_(job_ids))
+            .where(together.among(connection, Target.job_id, job_ids))
             .group_by(Target.job_id, Target.stage, Target.outcome, NodeStatus.state)
         ):
             found[row.job_id].append(row)

@@ -1,6 +1,7 @@
 """Many rows in one statement: found by their keys, changed each to its own values, or added.
 
-PostgreSQL takes them as arrays: one round trip and one plan, however many. SQLite has no round trips; there the keys of
+PostgreSQL takes them as arrays: one round trip and one plan, however many. Those of numbers and bytes are spelled here:
+the driver's own way, value by value, costs as much processor as all the rest. SQLite has no round trips; there the keys of
 a search travel as one JSON text, and changes are the same statement once for each row.
 """
 
@@ -13,13 +14,18 @@ from typing import Any
 
 from sqlalchemy import (
     ARRAY,
+    BigInteger,
     ColumnElement,
     Connection,
     FromClause,
+    Integer,
+    LargeBinary,
     Table,
+    Text,
     and_,
     any_,
     bindparam,
+    cast,
     column,
     func,
     insert,
@@ -31,6 +37,7 @@ from sqlalchemy import (
 from sqlalchemy.sql.dml import Insert, Update
 from sqlalchemy.sql.selectable import Select
 
+from ..moment import EPOCH, MICROSECOND, Moment
 from .tables import Base, Number
 
 Row = Mapping[str, Any]
@@ -44,7 +51,7 @@ def keyed(connection: Connection, names: Sequence[str], keys: Sequence[Sequence[
         found = (func.json_extract(each.c.value, f"$[{at}]") for at in range(len(names)))
         labels = [type_coerce(value, Number).label(name) for value, name in zip(found, names, strict=True)]
         return select(*labels).subquery("keyed")
-    arrays = [literal([key[at] for key in keys], ARRAY(Number)) for at in range(len(names))]
+    arrays = [_numbers([key[at] for key in keys]) for at in range(len(names))]
     columns = [column(name, Number) for name in names]
     return func.unnest(*arrays).table_valued(*columns, name="keyed").render_derived()
 
@@ -54,7 +61,7 @@ def among(connection: Connection, numbers: ColumnElement[int] | Any, which: Coll
     if connection.dialect.name == "sqlite":
         each = func.json_each(literal(json.dumps(list(which)))).table_valued("value")
         return numbers.in_(select(type_coerce(each.c.value, Number)))
-    return numbers == any_(literal(list(which), ARRAY(Number)))
+    return numbers == any_(_numbers(list(which)))
 
 
 def change(connection: Connection, table: type[Base], rows: Sequence[Row], key: tuple[str, ...],
@@ -67,29 +74,63 @@ def change(connection: Connection, table: type[Base], rows: Sequence[Row], key: 
     if not is_locked and len(rows) > 1 and connection.dialect.name != "sqlite":
         # An UPDATE takes its rows in any order. In that of their keys, as everybody, none waits for another in a ring.
         keys = [{name: row[name] for name in key} for row in rows]
-        connection.execute(_lock(_table(table), key), _given(connection, keys))
+        connection.execute(_lock(_table(table), key), _given(connection, _table(table), keys))
     if rows:
         build = _change_each if connection.dialect.name == "sqlite" else _change_all
-        connection.execute(build(_table(table), tuple(rows[0]), key, only), _given(connection, rows))
+        connection.execute(build(_table(table), tuple(rows[0]), key, only), _given(connection, _table(table), rows))
+
+
+def _numbers(values: Sequence[int]) -> ColumnElement[Any]:
+    return cast(literal(_spelled(Number, values), Text), ARRAY(Number))
 
 
 def add(connection: Connection, table: type[Base], rows: Sequence[Row]) -> None:
     """Adds rows that name the same columns, in this order."""
     if len(rows) > 1 and connection.dialect.name != "sqlite":
-        connection.execute(_add_all(_table(table), tuple(rows[0])), _given(connection, rows))
+        connection.execute(_add_all(_table(table), tuple(rows[0])), _given(connection, _table(table), rows))
     elif rows:
         connection.execute(insert(table), rows)
+
+
+def add_numbered(connection: Connection, table: type[Base], rows: Sequence[Row], key: str) -> dict[int, int]:
+    """The same for rows that are given ids; gives the id of each by the number that it has in the column `key`."""
+    its = _table(table)
+    if connection.dialect.name == "sqlite":
+        found = connection.execute(insert(its).returning(its.c.id, its.c[key]), rows)
+    else:
+        made = _add_all(its, tuple(rows[0])).returning(its.c.id, its.c[key])
+        found = connection.execute(made, _given(connection, its, rows))
+    return {number: given for given, number in found}
 
 
 def _table(table: type[Base]) -> Table:
     return Base.metadata.tables[table.__tablename__]
 
 
-def _given(connection: Connection, rows: Sequence[Row]) -> Any:
-    """The rows as the statements below take them: a list for each column, or each row for itself."""
+def _given(connection: Connection, table: Table, rows: Sequence[Row]) -> Any:
+    """The rows as the statements below take them: an array for each column, or each row for itself."""
     if connection.dialect.name == "sqlite":
         return [{f"_{name}": value for name, value in row.items()} for row in rows]
-    return {f"_{name}": [row[name] for row in rows] for name in rows[0]}
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    return {
+        f"_{name}": _spelled(table.c[name].type, values) if _is_spelled(table.c[name].type) else values
+        for name, values in columns.items()
+    }
+
+
+def _is_spelled(type_: Any) -> bool:
+    return isinstance(type_, Integer | Moment | LargeBinary)
+
+
+def _spelled(type_: Any, values: Sequence[Any]) -> str:
+    """An array as PostgreSQL reads it, of what needs no care with quotes."""
+    if isinstance(type_, LargeBinary):
+        words = ["NULL" if value is None else f'"\\\\x{value.hex()}"' for value in values]
+    elif isinstance(type_, Moment):
+        words = ["NULL" if value is None else str((value - EPOCH) // MICROSECOND) for value in values]
+    else:
+        words = ["NULL" if value is None else str(int(value)) for value in values]
+    return f"{{{','.join(words)}}}"
 
 
 @cache
@@ -125,6 +166,13 @@ def _add_all(table: Table, names: tuple[str, ...]) -> Insert:
 
 
 def _columns(table: Table, names: Sequence[str]) -> FromClause:
-    arrays = [bindparam(f"_{name}", type_=ARRAY(table.c[name].type)) for name in names]
+    arrays = [_array(name, table.c[name].type) for name in names]
     columns = [column(name, table.c[name].type) for name in names]
     return func.unnest(*arrays).table_valued(*columns, name="new").render_derived()
+
+
+def _array(name: str, type_: Any) -> ColumnElement[Any]:
+    if not _is_spelled(type_):
+        return bindparam(f"_{name}", type_=ARRAY(type_))
+    kind = BigInteger() if isinstance(type_, Moment) else type_
+    return cast(bindparam(f"_{name}", type_=Text), ARRAY(kind))
