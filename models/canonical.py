@@ -6,7 +6,6 @@ import hashlib
 import json
 from typing import Any
 
-
 #: Made once: it is most of what a small value costs.
 _spell = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 

@@ -25,6 +25,8 @@ MAX_BODY_BYTES = 256 * 1024
 LISTED_AT_ONCE = 4000
 #: A larger difference or reason is cut: what a node says must not fill the store.
 MAX_TEXT = 2000
+#: The largest whole number that a store can keep.
+LARGEST = (1 << 63) - 1
 #: A key of a difference, a name of a phase.
 MAX_WORD = 80
 #: Forms that come by the thousand: looked at quickly first. Their schemas have no hooks.
@@ -38,7 +40,7 @@ class Undecodable(ValueError):
 
 
 def _whole(**more: Any) -> field.Integer:
-    return field.Integer(strict=True, validate=validate.Range(0, (1 << 63) - 1), **more)
+    return field.Integer(strict=True, validate=validate.Range(0, LARGEST), **more)
 
 
 def clean(text: str, longest: int) -> str:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Engine, and_, insert, select, update
+from sqlalchemy import Connection, Engine, Executable, and_, insert, select, update
 
 from ..broker_config import routing
 from ..broker_config.consumer import Delivery
@@ -32,8 +33,8 @@ from .presence import Presence
 QUEUES = (routing.AUDIT_QUEUE, routing.BEAT_QUEUE, routing.DEAD_QUEUE)
 #: Placement rows by (resource id, node id).
 Placed = dict[tuple[int, int], Any]
-#: Numbers of one node that are looked at together, to find how far there is no gap.
-COUNTED_AT_ONCE = 200
+#: The number of an acknowledgement: node id, epoch, number.
+Number = tuple[int, int, int]
 OUTCOMES = {"applied": states.Outcome.APPLIED, "failed": states.Outcome.FAILED}
 
 
@@ -108,11 +109,12 @@ def _hellos(connection: Connection, letters: Iterable[tuple[Node, wire.Letter]],
 
 
 def _acknowledgements(connection: Connection, acks: Sequence[tuple[Node, wire.Letter]], now: datetime) -> None:
-    taken = _new_ones(connection, acks)
+    taken, next_ones = _new_ones(connection, acks)
     new = [(node, ack) for node, ack in taken if ack["action"] is None]
-    actions.acknowledged(connection, [(node, ack) for node, ack in taken if ack["action"] is not None], now)
+    if of_actions := [(node, ack) for node, ack in taken if ack["action"] is not None]:
+        actions.acknowledged(connection, of_actions, now)
     if not new:
-        _count_numbers(connection, taken)
+        _count_numbers(connection, taken, next_ones)
         return
     placed = _placements(connection, new)
     jobs = counting.jobs(connection, [(ack["id"], ack["generation"], placed.get((ack["id"], node.id)))
@@ -121,7 +123,7 @@ def _acknowledgements(connection: Connection, acks: Sequence[tuple[Node, wire.Le
     record(
         connection, [_event(node, ack, placed, owners.get((ack["id"], ack["generation"])), now) for node, ack in new]
     )
-    epochs = _count_numbers(connection, taken)
+    epochs = _count_numbers(connection, taken, next_ones)
     _retrying(connection, new, placed, now)
     changes, outcomes = _changes(new, placed, epochs)
     _raise(connection, outcomes, placed, now)
@@ -131,32 +133,46 @@ def _acknowledgements(connection: Connection, acks: Sequence[tuple[Node, wire.Le
     bells.ring(connection, bells.JOBS)
 
 
-def _new_ones(connection: Connection, acks: Sequence[tuple[Node, wire.Letter]]) -> list[tuple[Node, wire.Letter]]:
-    """Those whose number is not in the audit store yet, each once."""
+def _new_ones(connection: Connection, acks: Sequence[tuple[Node, wire.Letter]]) -> tuple[
+        list[tuple[Node, wire.Letter]], set[Number]]:  # fmt: skip
+    """Those whose number is not in the audit store yet, each once; and of the numbers that follow, what is there."""
     unique = {(node.id, ack["epoch"], ack["number"]): (node, ack) for node, ack in acks}
-    known = _stored(connection, unique)
-    return [unique[each] for each in unique if each not in known]
+    following = {(node, epoch, min(number + 1, wire.LARGEST)) for node, epoch, number in unique} - unique.keys()
+    known = _stored(connection, [*unique, *following])
+    return [unique[each] for each in unique if each not in known], known
 
 
-def _stored(connection: Connection, numbers: Collection[tuple[int, int, int]]) -> set[tuple[int, int, int]]:
+def _stored(connection: Connection, numbers: Collection[Number]) -> set[Number]:
     """Of these (node, epoch, number), those that are in the audit store."""
     if not numbers:
         return set()
-    given = together.keyed(connection, ("n", "e", "num"), list(numbers))
-    same = and_(Event.node_id == given.c.n, Event.epoch == given.c.e, Event.number == given.c.num)
-    rows = connection.execute(select(given.c.n, given.c.e, given.c.num).join_from(given, Event, same))
+    dialect = connection.dialect.name
+    rows = connection.execute(_numbers(dialect), together.keys(dialect, ("n", "e", "num"), list(numbers)))
     return {(row.n, row.e, row.num) for row in rows}
 
 
+@cache
+def _numbers(dialect: str) -> Executable:
+    given = together.keyed(dialect, ("n", "e", "num"))
+    same = and_(Event.node_id == given.c.n, Event.epoch == given.c.e, Event.number == given.c.num)
+    return select(given.c.n, given.c.e, given.c.num).join_from(given, Event, same)
+
+
 def _placements(connection: Connection, acks: Sequence[tuple[Node, wire.Letter]]) -> Placed:
-    given = together.keyed(connection, ("r", "n"), sorted({(ack["id"], node.id) for node, ack in acks}))
-    rows = connection.execute(
+    dialect, keys = connection.dialect.name, sorted({(ack["id"], node.id) for node, ack in acks})
+    rows = connection.execute(_locked(dialect), together.keys(dialect, ("r", "n"), keys))
+    return {(row.resource_id, row.node_id): row for row in rows}
+
+
+@cache
+def _locked(dialect: str) -> Executable:
+    given = together.keyed(dialect, ("r", "n"))
+    return (
         select(Placement)
         .join_from(given, Placement, and_(Placement.resource_id == given.c.r, Placement.node_id == given.c.n))
         .order_by(Placement.resource_id, Placement.node_id)
         .with_for_update(of=Placement)
     )
-    return {(row.resource_id, row.node_id): row for row in rows}
 
 
 def _event(node: Node, ack: wire.Letter, placed: Placed, job_id: int | None, now: datetime) -> Happened:
@@ -174,20 +190,23 @@ def _event(node: Node, ack: wire.Letter, placed: Placed, job_id: int | None, now
     )  # fmt: skip
 
 
-def _count_numbers(connection: Connection, acks: Sequence[tuple[Node, wire.Letter]]) -> dict[int, int | None]:
+def _count_numbers(connection: Connection, acks: Sequence[tuple[Node, wire.Letter]],
+                   known: set[Number]) -> dict[int, int | None]:  # fmt: skip
     """Moves each node's floor: all numbers of its epoch up to there are stored, and the node may forget them.
 
-    Gives the present epoch of each of these nodes.
+    `known` are numbers that were stored before, of those that follow on these. Gives the present epoch of each node.
     """
-    which = together.among(connection, NodeStatus.node_id, {node.id for node, _ in acks})
-    rows = connection.execute(select(NodeStatus.node_id, NodeStatus.epoch, NodeStatus.acked).where(which)).all()
+    dialect = connection.dialect.name
+    rows = connection.execute(_floors(dialect), together.listed(dialect, {node.id for node, _ in acks})).all()
     new: dict[tuple[int, int | None], set[int]] = {}
     for node, ack in acks:
         new.setdefault((node.id, ack["epoch"]), set()).add(ack["number"])
     floors = {row.node_id: _floor(row.acked, new.get((row.node_id, row.epoch), set())) for row in rows}
-    # Nearly always nothing stands above: numbers come in order.
-    above = _stored(connection, [(row.node_id, row.epoch, floors[row.node_id] + 1) for row in rows
-                                 if row.epoch is not None])  # fmt: skip
+    # Nearly always nothing stands above: numbers come in order. What follows on these was looked up with them.
+    following = {(row.node_id, row.epoch, floors[row.node_id] + 1): floors[row.node_id] != row.acked for row in rows
+                 if row.epoch is not None}  # fmt: skip
+    above = {each for each in following if each in known}
+    above |= _stored(connection, [each for each, has_moved in following.items() if not has_moved])
     for node_id, epoch, _ in above:
         stored = select(Event.number).where(
             Event.node_id == node_id, Event.epoch == epoch, Event.number > floors[node_id]
@@ -196,6 +215,12 @@ def _count_numbers(connection: Connection, acks: Sequence[tuple[Node, wire.Lette
     moved = [{"node_id": row.node_id, "acked": floors[row.node_id]} for row in rows if floors[row.node_id] != row.acked]
     together.change(connection, NodeStatus, moved, ("node_id",))
     return {row.node_id: row.epoch for row in rows}
+
+
+@cache
+def _floors(dialect: str) -> Executable:
+    which = together.among(dialect, NodeStatus.node_id)
+    return select(NodeStatus.node_id, NodeStatus.epoch, NodeStatus.acked).where(which)
 
 
 def _floor(floor: int, numbers: Collection[int | None]) -> int:
@@ -250,11 +275,11 @@ def _raise(connection: Connection, changes: Sequence[Change], placed: Placed, no
         rows.append({
             "resource_id": change.resource_id, "node_id": change.node_id, "done": change.now, "outcome": int(outcome),
             "applied": max(applied, change.now) if outcome == states.Outcome.APPLIED else applied,
-            "reason": ack["reason"][: wire.MAX_TEXT] or None, "difference": canonical(shortened(ack["difference"])),
+            "reason": ack["reason"][: wire.MAX_TEXT] or None, "difference": change.difference,
             "ack_epoch": ack["epoch"], "ack_number": ack["number"], "changed_at": now,
         })  # fmt: skip
     if rows:
-        together.change(connection, Placement, rows, ("resource_id", "node_id"))
+        together.change(connection, Placement, rows, ("resource_id", "node_id"), is_locked=True)
         digests.changed(connection, [_change(change, placed) for change in changes])
 
 

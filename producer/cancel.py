@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from sqlalchemy import Connection, Row, select
 from ..models import nouns, states
 from ..models.errors import Invalid, NotFound, Refused
 from ..models.store import Job, Resource, Revision
-from . import actions
+from . import actions, grace
 from .surroundings import wanted_spec
 
 
@@ -50,8 +51,14 @@ def cancel(connection: Connection, noun: nouns.Noun, name: str, job_id: Any) -> 
     return Cancel(job_id, resource, None if spec is None else noun.load(kept | spec))
 
 
-def refuse_retry(connection: Connection, noun: nouns.Noun, name: str, job_id: Any) -> None:
-    """Raises Refused where another try of this job makes no sense; NotFound if it is none of this resource."""
+def refuse_retry(connection: Connection, noun: nouns.Noun, name: str, fields: Mapping[str, Any]) -> None:
+    """Raises Refused where another try makes no sense; NotFound if the job it names is none of this resource."""
+    if running := grace.running(connection, noun.name, name):
+        raise Refused(f"job {running} waits out its grace time; it needs no other try",
+                      hint=f"onehost job cancel {running}")  # fmt: skip
+    if "job" not in fields:
+        return
+    job_id = fields["job"]
     if not isinstance(job_id, int):
         raise Invalid("a retry names the job that is tried again, or none", {"job": "no number"})
     job = connection.execute(select(Job).where(Job.id == job_id)).one_or_none()
@@ -60,8 +67,6 @@ def refuse_retry(connection: Connection, noun: nouns.Noun, name: str, job_id: An
     actions.refuse(job, "retried")
     if job.state == states.Job.HELD:
         raise Refused(f"job {job_id} is held; it has not been tried yet", hint=f"onehost job release {job_id}")
-    if job.grace_until_at is not None:
-        raise Refused(f"job {job_id} waits out its grace time; it needs no other try")
     refuse_outrun(connection, job, "retried")
 
 

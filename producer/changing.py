@@ -9,9 +9,10 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, insert, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, Executable, Row, Update, and_, bindparam, or_, select, tuple_, update
 
 from ..models import nouns, states
 from ..models.store import Claim, Job, Placement, Resource, Revision, Target, bells, digests, together
@@ -41,7 +42,7 @@ class Changing:
     changed: dict[str, str] = field(default_factory=dict)
     generation: int = 0
     members: membership.Members = field(default_factory=lambda: membership.Members({}, []))
-    placed: dict[int, Row[Any]] = field(default_factory=dict)
+    placed: dict[int, Any] = field(default_factory=dict)
 
     @property
     def first(self) -> list[int]:
@@ -87,17 +88,20 @@ def _only_sets(noun: nouns.Noun, wish: Wish) -> bool:
     return plain and noun.name != "node" and verb is not None and not verb.makes and not verb.removes
 
 
-def _living(connection: Connection, names: set[tuple[str, str]]) -> dict[tuple[str, str], Row[Any]]:
+def _living(connection: Connection, names: set[tuple[str, str]]) -> dict[tuple[str, str], Any]:
     """Locked in the order of ids, as all do, with what is wanted of them."""
-    rows = connection.execute(
-        select(Resource.id, Resource.noun, Resource.name, Resource.generation, Resource.replaces, Revision.payload,
-               Revision.secrets)
-        .join(Revision, and_(Revision.resource_id == Resource.id, Revision.generation == Resource.generation))
-        .where(tuple_(Resource.noun, Resource.name).in_(sorted(names)), Resource.absent.is_(False))
-        .order_by(Resource.id)
-        .with_for_update(key_share=True, of=Resource)
-    )  # fmt: skip
+    rows = connection.execute(_LIVING, {"names": sorted(names)})
     return {(row.noun, row.name): row for row in rows}
+
+
+_LIVING = (
+    select(Resource.id, Resource.noun, Resource.name, Resource.generation, Resource.replaces, Revision.payload,
+           Revision.secrets)
+    .join(Revision, and_(Revision.resource_id == Resource.id, Revision.generation == Resource.generation))
+    .where(tuple_(Resource.noun, Resource.name).in_(bindparam("names", expanding=True)), Resource.absent.is_(False))
+    .order_by(Resource.id)
+    .with_for_update(key_share=True, of=Resource)
+)  # fmt: skip
 
 
 def _changing(noun: nouns.Noun, name: str, wish: Wish, resource: Row[Any]) -> Changing:
@@ -121,18 +125,22 @@ def _specify(each: Changing, around: Surroundings) -> bool:
 
 def _running(connection: Connection, ids: Sequence[int]) -> dict[tuple[int, int], str]:
     """By (job, resource) the state of what is held or goes on for these resources."""
-    going_on = or_(Job.ended_at.is_(None), Job.state == states.Job.EXPIRED)
-    rows = connection.execute(
-        select(Job.id, Job.resource_id, Job.state).where(together.among(connection, Job.resource_id, ids), going_on)
-    )
+    dialect = connection.dialect.name
+    rows = connection.execute(_going_on(dialect), together.listed(dialect, ids))
     return {(row.id, row.resource_id): row.state for row in rows}
+
+
+@cache
+def _going_on(dialect: str) -> Executable:
+    going_on = or_(Job.ended_at.is_(None), Job.state == states.Job.EXPIRED)
+    return select(Job.id, Job.resource_id, Job.state).where(together.among(dialect, Job.resource_id), going_on)
 
 
 def _keep_claims(connection: Connection, changings: Sequence[Changing], ids: Sequence[int]) -> bool:
     """Whether each of them claims what it holds already, no more and no less."""
     held: dict[int, set[tuple[str, str]]] = {resource_id: set() for resource_id in ids}
-    rows = connection.execute(select(Claim.resource_id, Claim.kind, Claim.value, Claim.releasing)
-                              .where(together.among(connection, Claim.resource_id, ids))).all()  # fmt: skip
+    dialect = connection.dialect.name
+    rows = connection.execute(_claims(dialect), together.listed(dialect, ids)).all()
     for row in rows:
         held[row.resource_id].add((row.kind, row.value))
     return not any(row.releasing for row in rows) and all(
@@ -141,15 +149,16 @@ def _keep_claims(connection: Connection, changings: Sequence[Changing], ids: Seq
     )
 
 
+@cache
+def _claims(dialect: str) -> Executable:
+    which = together.among(dialect, Claim.resource_id)
+    return select(Claim.resource_id, Claim.kind, Claim.value, Claim.releasing).where(which)
+
+
 def _place(connection: Connection, changings: Sequence[Changing], ids: Sequence[int]) -> None:
     """Locks the placements, and finds where each change goes in which stage."""
-    rows = connection.execute(
-        select(Placement.resource_id, Placement.node_id, Placement.wanted, Placement.done, Placement.applied,
-               Placement.outcome)
-        .where(together.among(connection, Placement.resource_id, ids))
-        .order_by(Placement.resource_id, Placement.node_id)
-        .with_for_update()
-    ).all()  # fmt: skip
+    dialect = connection.dialect.name
+    rows = connection.execute(_locked(dialect), together.listed(dialect, ids)).all()
     by_id = {each.resource.id: each for each in changings}
     for row in rows:
         by_id[row.resource_id].placed[row.node_id] = row
@@ -159,20 +168,37 @@ def _place(connection: Connection, changings: Sequence[Changing], ids: Sequence[
         each.members = membership.staying(each.noun, each.name, each.spec, each.before, each.placed.values(), alive)
 
 
+@cache
+def _locked(dialect: str) -> Executable:
+    return (
+        select(Placement.resource_id, Placement.node_id, Placement.wanted, Placement.done, Placement.applied,
+               Placement.outcome)
+        .where(together.among(dialect, Placement.resource_id))
+        .order_by(Placement.resource_id, Placement.node_id)
+        .with_for_update()
+    )  # fmt: skip
+
+
 def _write(connection: Connection, changings: Sequence[Changing], now: datetime) -> None:
     together.change(connection, Resource, [
         {"id": each.resource.id, "generation": each.generation, "changed_at": now} for each in changings
     ], ("id",), is_locked=True)  # fmt: skip
     if any(each.noun.secret_fields for each in changings):
         ids = [each.resource.id for each in changings if each.noun.secret_fields]
-        old = (together.among(connection, Revision.resource_id, ids), Revision.secrets.is_not(None))
-        connection.execute(update(Revision).where(*old).values(secrets=None))
+        connection.execute(_forget(connection.dialect.name), together.listed(connection.dialect.name, ids))
     revisions = []
     for each in changings:
         payload, secrets = rendered(each.noun, each.spec)
         revisions.append({"resource_id": each.resource.id, "generation": each.generation, "payload": payload,
                           "secrets": secrets, "created_at": now})  # fmt: skip
     together.add(connection, Revision, revisions)
+
+
+@cache
+def _forget(dialect: str) -> Update:
+    """Secrets are kept in the newest revision only."""
+    its = (together.among(dialect, Revision.resource_id), Revision.secrets.is_not(None))
+    return update(Revision).where(*its).values(secrets=None)
 
 
 def _begin(connection: Connection, changings: Sequence[Changing], busy: set[int],
@@ -204,8 +230,8 @@ def _jobs(connection: Connection, changings: Sequence[Changing], now: datetime) 
         {"kind": f"{each.noun.name}.{each.wish.verb}", "resource_id": each.resource.id, "noun": each.noun.name,
          "name": each.name, "generation": each.generation, "actor": each.wish.actor, "source": each.wish.source,
          "reason": each.wish.reason, "wish": each.mark, "state": states.Job.RUNNING, "stage": 0,
-         "stages": json.dumps(each.members.waits_for_all).encode(), "targets": len(each.members.stage_of),
-         "applied": 0, "failed": 0, "closed": 0, "submitted_at": now, "deadline_at": now + each.wish.deadline} for each in changings
+         "stages": json.dumps(each.members.waits_for_all).encode(), "targets": len(each.members.stage_of), "applied": 0,
+         "failed": 0, "closed": 0, "submitted_at": now, "deadline_at": now + each.wish.deadline} for each in changings
     ]  # fmt: skip
     return together.add_numbered(connection, Job, rows, "resource_id")
 
@@ -227,11 +253,12 @@ def _want(connection: Connection, changings: Sequence[Changing]) -> None:
          (each.generation, int(states.Outcome.OPEN)))
         for each, node, was in opened if was is None or was.wanted < each.generation
     ])  # fmt: skip
-    bells.ring(connection, bells.RELAY, bells.JOBS)
+    bells.ring(connection, bells.RELAY)
 
 
 def _is_lower(new: Mapping[str, Any]) -> ColumnElement[bool]:
-    return Placement.wanted < new["wanted"]
+    is_lower: ColumnElement[bool] = Placement.wanted < new["wanted"]
+    return is_lower
 
 
 def _unchanged(each: Changing) -> Receipt:

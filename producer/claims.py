@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, delete, exists, insert, select, tuple_, update
+from sqlalchemy import Connection, Delete, delete, exists, insert, select, tuple_, update
 
 from ..models import nouns
 from ..models.errors import Conflict
@@ -88,12 +89,17 @@ def release(connection: Connection, resource_ids: Iterable[int]) -> None:
     ids = list(resource_ids)
     if not ids:
         return
+    dialect = connection.dialect.name
+    connection.execute(_release(dialect), together.listed(dialect, ids))
+
+
+@cache
+def _release(dialect: str) -> Delete:
     behind = exists().where(
         Placement.resource_id == Claim.resource_id, Placement.wanted > 0, Placement.applied < Claim.releasing
     )
-    connection.execute(
-        delete(Claim).where(together.among(connection, Claim.resource_id, ids), Claim.releasing.is_not(None), Claim.forever.is_(False), ~behind)
-    )
+    its = (together.among(dialect, Claim.resource_id), Claim.releasing.is_not(None), Claim.forever.is_(False))
+    return delete(Claim).where(*its, ~behind)
 
 
 def _update(connection: Connection, key: tuple[str, str], **values: int | None) -> None:

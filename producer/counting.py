@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache, cached_property
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, select
+from sqlalchemy import ColumnElement, Connection, Executable, bindparam, select
 
 from ..models import states, wire
 from ..models.canonical import canonical
@@ -25,6 +26,11 @@ class Change:
     now: int
     ack: wire.Letter
 
+    @cached_property
+    def difference(self) -> bytes:
+        """What the node changed, as it is kept."""
+        return canonical(shortened(self.ack["difference"]))
+
 
 def jobs(connection: Connection, acknowledged: Sequence[tuple[int, int, Any]]) -> Sequence[Any]:
     """The jobs that these (resource, generation, placement or None) are about, by the store's own word, oldest first.
@@ -32,11 +38,18 @@ def jobs(connection: Connection, acknowledged: Sequence[tuple[int, int, Any]]) -
     Those of generations that are crossed on the way are among them.
     """
     lowest = min(min(generation, placed.done + 1) if placed else generation for _, generation, placed in acknowledged)
-    return connection.execute(
+    dialect = connection.dialect.name
+    which = together.listed(dialect, {resource_id for resource_id, *_ in acknowledged})
+    return connection.execute(_jobs(dialect), which | {"lowest": lowest}).all()
+
+
+@cache
+def _jobs(dialect: str) -> Executable:
+    return (
         select(Job.id, Job.kind, Job.resource_id, Job.generation, stages.is_going_on().label("is_going_on"))
-        .where(together.among(connection, Job.resource_id, {each for each, *_ in acknowledged}), Job.generation >= lowest)
+        .where(together.among(dialect, Job.resource_id), Job.generation >= bindparam("lowest"))
         .order_by(Job.id)
-    ).all()
+    )
 
 
 def count(connection: Connection, jobs: Sequence[Any], changes: Sequence[Change], now: datetime) -> set[int]:
@@ -67,7 +80,7 @@ def _end(change: Change, newer: Any) -> dict[str, Any]:
         return {"outcome": states.Target.CANCELLED if is_cancel else states.Target.SUPERSEDED,
                 "reason": f"job {newer.id} came first", "difference": None, "seconds": None}  # fmt: skip
     return {"outcome": states.Target(ack["outcome"]), "reason": ack["reason"][: wire.MAX_TEXT] or None,
-            "difference": canonical(shortened(ack["difference"])), "seconds": canonical(ack["seconds"])}  # fmt: skip
+            "difference": change.difference, "seconds": canonical(ack["seconds"])}  # fmt: skip
 
 
 def shortened(difference: Mapping[str, str]) -> dict[str, str]:

@@ -39,6 +39,12 @@ def forget_secrets(connection: Connection, job: Row[Any]) -> None:
         connection.execute(update(Revision).where(*which, Revision.secrets.is_not(None)).values(secrets=None))
 
 
+def running(connection: Connection, noun: str, name: str) -> int | None:
+    """The job of this name whose grace time runs, if there is one."""
+    which = (Job.noun == noun, Job.name == name, Job.ended_at.is_(None), Job.grace_until_at.is_not(None))
+    return connection.execute(select(Job.id).where(*which)).scalar()
+
+
 def next_due(connection: Connection) -> datetime | None:
     """When the first grace time ends; None: none is running."""
     running = select(Job.grace_until_at).where(Job.grace_until_at.is_not(None))

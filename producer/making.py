@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, tuple_
+from sqlalchemy import Connection, select, tuple_
 
 from ..models import nouns, states
 from ..models.errors import Refused
@@ -140,8 +140,8 @@ def _jobs(connection: Connection, makings: Sequence[Making], members: dict[int, 
          "name": each.name, "generation": each.generation, "actor": each.wish.actor, "source": each.wish.source,
          "reason": each.wish.reason, "wish": each.mark, "state": states.Job.RUNNING, "stage": 0,
          "stages": json.dumps(members[each.resource_id].waits_for_all).encode(),
-         "targets": len(members[each.resource_id].stage_of), "applied": 0, "failed": 0, "closed": 0, "submitted_at": now,
-         "deadline_at": now + each.wish.deadline} for each in makings
+         "targets": len(members[each.resource_id].stage_of), "applied": 0, "failed": 0, "closed": 0,
+         "submitted_at": now, "deadline_at": now + each.wish.deadline} for each in makings
     ]  # fmt: skip
     return together.add_numbered(connection, Job, rows, "resource_id")
 

@@ -49,7 +49,7 @@ class Node:
 
 def nodes(connection: Connection, names: Collection[str] | None = None) -> dict[int, Node]:
     """Every living node by id, or those of these names."""
-    rows = connection.execute(_ALIVE if names is None else _ALIVE.where(Resource.name.in_(names)))
+    rows = connection.execute(_ALIVE) if names is None else connection.execute(_NAMED, {"names": list(names)})
     return {row.id: Node(row.id, row.name, _roles(row.payload)) for row in rows}
 
 
@@ -58,6 +58,8 @@ _ALIVE = (
     .join(Revision, and_(Revision.resource_id == Resource.id, Revision.generation == Resource.generation))
     .where(Resource.noun == "node", Resource.absent.is_(False))
 )
+
+_NAMED = _ALIVE.where(Resource.name.in_(bindparam("names", expanding=True)))
 
 
 @lru_cache(maxsize=4096)
@@ -95,7 +97,7 @@ def members(connection: Connection, noun: nouns.Noun, name: str, resource_id: in
     return staying(noun, name, spec, before, placed, alive)
 
 
-def staying(noun: nouns.Noun, name: str, spec: nouns.Spec, before: nouns.Spec | None, placed: Iterable[Row[Any]],
+def staying(noun: nouns.Noun, name: str, spec: nouns.Spec, before: nouns.Spec | None, placed: Iterable[Any],
             alive: Mapping[int, Node]) -> Members:  # fmt: skip
     """Where a job goes that removes nothing: to all nodes at once, where the order of stages does not matter."""
     found = belonging(noun, name, alive)

@@ -18,10 +18,13 @@ def incarnation(connection: Connection) -> int:
 
     Raises Refused if a backup was put back and its new life did not begin.
     """
-    found = connection.execute(select(Counter.value).where(Counter.name == "incarnation")).scalar() or 0
+    found = connection.execute(_INCARNATION).scalar() or 0
     if found < 0:
         raise Refused("the store was put back, but its new life has not begun", hint="onehost restore FILE, again")
     return found
+
+
+_INCARNATION = select(Counter.value).where(Counter.name == "incarnation")
 
 
 def set_incarnation(connection: Connection, life: int) -> None:

@@ -25,7 +25,10 @@ FORM = "pause"
 
 def paused(connection: Connection) -> frozenset[int]:
     """The ids of paused nodes; with EVERY among them, all are."""
-    return frozenset(connection.execute(select(Pause.node_id)).scalars())
+    return frozenset(connection.execute(_PAUSED).scalars())
+
+
+_PAUSED = select(Pause.node_id)
 
 
 def is_paused(node_id: int, ids: Collection[int]) -> bool:

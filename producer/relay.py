@@ -6,7 +6,6 @@ which is harmless: numbers only rise. No transaction is open while anything is p
 
 from __future__ import annotations
 
-import json
 import random
 import threading
 import time
@@ -15,55 +14,27 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, and_, delete, false, or_, select, update
-from sqlalchemy.orm import aliased
+from sqlalchemy import ColumnElement, Connection, Engine, and_, delete, select, update
 
-from ..broker_config import routing
-from ..broker_config.publisher import Letter, Publisher, Report
-from ..models import nouns, wire
-from ..models.canonical import digest
+from ..broker_config.publisher import Publisher, Report
+from ..models import wire
 from ..models.crash import crash_point
 from ..models.metrics import SIZES, Tally
 from ..models.moment import now as time_now
-from ..models.store import (
-    Action,
-    Hello,
-    Job,
-    NodeStatus,
-    Placement,
-    Resource,
-    Revision,
-    Target,
-    bells,
-    reading,
-    together,
-    writing,
-)
-from . import actions, lives, metrics, numbers, pause, resync
+from ..models.store import Action, Hello, Placement, Target, bells, reading, together, writing
+from . import actions, lives, metrics, pause, resync
 from .events import Happened, record
-from .membership import Node, nodes
+from .membership import nodes
 from .repair import REPAIR_SECONDS, tell
+from .waiting import BATCH, Waiting, letters, placements
 
-#: Placements read and published together.
-BATCH = 1000
 #: How long the relay sleeps at most when no bell rings, in seconds; also its heartbeat.
 TICK_SECONDS = 1.0
 #: A placement that came back is tried again after this long, in seconds, with jitter.
 CAME_BACK_SECONDS = 5.0
 #: Longest wait between two tries while broker or store is away, in seconds.
 LONGEST_BACKOFF_SECONDS = 5.0
-
-
-@dataclass(frozen=True)
-class Waiting:
-    """One letter that waits, and what to mark when the broker has it."""
-
-    letter: Letter
-    resource_id: int = 0
-    node_id: int = 0
-    generation: int = 0
-    job_id: int | None = None
-    action_id: int = 0
+_A_HELLO = select(Hello.id).limit(1)
 
 
 @dataclass
@@ -86,7 +57,7 @@ class Relay:
         listener: bells.Listener | None = None
         try:
             while not stop.is_set():
-                if not self._turn(stop):
+                if not self._turn(stop, is_listening=listener is not None):
                     listener = self._rest(listener, stop)
         finally:
             if listener:
@@ -106,8 +77,8 @@ class Relay:
             return None
         return listener
 
-    def _turn(self, stop: threading.Event) -> bool:
-        """Whether there may be more to do at once."""
+    def _turn(self, stop: threading.Event, *, is_listening: bool) -> bool:
+        """Whether there may be more to do at once. Where the bell is heard, it has rung for what came meanwhile."""
         try:
             published, why = self.once()
         except Exception as error:  # the store is away or locked: nothing was marked, all of it waits
@@ -121,16 +92,19 @@ class Relay:
         if not published:
             lost = self.publisher.tick()
             self.on_state(f"idle, lost the broker: {lost}" if lost else "idle")
-        return bool(published)
+        return published >= BATCH or bool(published and not is_listening)
 
     def once(self) -> tuple[int, str]:
         """Answers hellos, publishes one batch and marks it. Gives how many were taken and why some were not."""
-        self._answer_hellos()
         with reading(self.engine) as connection:
-            alive = nodes(connection)
-            held = pause.paused(connection)
-            batch = _letters(connection, alive, held) + _placements(connection, alive, held)
-        self._fence(frozenset(alive))
+            is_asked = connection.execute(_A_HELLO).first() is not None
+            found = None if is_asked else _found(connection)
+        if found is None:
+            self._answer_hellos()
+            with reading(self.engine) as connection:
+                found = _found(connection)
+        alive, batch = found
+        self._fence(alive)
         if not batch:
             return 0, ""
         crash_point("relay.read")
@@ -156,15 +130,11 @@ class Relay:
     def _count(self, report: Report, size: int, seconds: float) -> None:
         self.tally.observe(metrics.SENT_TOGETHER, size, bounds=SIZES)
         self.tally.observe(metrics.CONFIRMED, seconds)
-        for name, letters in ((metrics.PUBLISHED, report.sent), (metrics.UNROUTABLE, report.unroutable),
+        for name, which in ((metrics.PUBLISHED, report.sent), (metrics.UNROUTABLE, report.unroutable),
                               (metrics.NACKED, report.nacked)):  # fmt: skip
-            self.tally.count(name, len(letters))
+            self.tally.count(name, len(which))
 
     def _answer_hellos(self) -> None:
-        with reading(self.engine) as connection:
-            waiting = connection.execute(select(Hello.id).limit(1)).first()
-        if waiting is None:
-            return
         with writing(self.engine) as connection:
             for row in connection.execute(select(Hello).order_by(Hello.id).limit(64)).all():
                 self._answer(connection, row)
@@ -190,9 +160,9 @@ class Relay:
         with writing(self.engine) as connection:
             if placed:
                 self._mark_placed(connection, placed, now)
-            letters = [waiting.action_id for waiting in done if waiting.action_id]
-            if letters:
-                connection.execute(delete(Action).where(Action.id.in_(letters)))
+            went = [waiting.action_id for waiting in done if waiting.action_id]
+            if went:
+                connection.execute(delete(Action).where(Action.id.in_(went)))
                 _mark_targets(connection, [waiting for waiting in done if waiting.action_id], now)
             self._hold_back(connection, returned, back, now)
 
@@ -236,6 +206,12 @@ class Relay:
         return True
 
 
+def _found(connection: Connection) -> tuple[frozenset[int], list[Waiting]]:
+    """The living nodes, and what is to be published next."""
+    alive, held = nodes(connection), pause.paused(connection)
+    return frozenset(alive), letters(connection, alive, held) + placements(connection, alive, held)
+
+
 def _mark_targets(connection: Connection, sent: Sequence[Waiting], now: datetime) -> None:
     targets = [{"job_id": w.job_id, "node_id": w.node_id, "sent_at": now} for w in sent if w.job_id is not None]
     together.change(connection, Target, targets, ("job_id", "node_id"), _is_unsent)
@@ -247,67 +223,3 @@ def _is_news(new: Mapping[str, Any]) -> ColumnElement[bool]:
 
 def _is_unsent(new: Mapping[str, Any]) -> ColumnElement[bool]:
     return Target.sent_at.is_(None)
-
-
-def _letters(connection: Any, alive: dict[int, Node], held: frozenset[int] = frozenset()) -> list[Waiting]:
-    """A paused node is still told what belongs to hello, and its brake itself; what a job asks of it waits."""
-    may_go = or_(Action.job_id.is_(None), _is_free(Action.node_id, held))
-    rows = connection.execute(select(Action).where(may_go).order_by(Action.id).limit(BATCH)).all()
-    found = [(row, _letter(row, alive[row.node_id])) for row in rows if row.node_id in alive]
-    return [
-        Waiting(letter, node_id=row.node_id, job_id=row.job_id, action_id=row.id) for row, letter in found if letter
-    ]
-
-
-def _letter(row: Any, node: Node) -> Letter | None:
-    if row.job_id is not None:
-        return actions.letter(row, time_now())
-    return Letter(f"letter.{row.id}", routing.job_key("hello", node.name, row.form), row.body, type=row.form)
-
-
-def _is_free(node_id: Any, held: frozenset[int]) -> ColumnElement[bool]:
-    """Whether a node is not paused."""
-    return false() if pause.EVERY in held else node_id.not_in(held)
-
-
-def _placements(connection: Any, alive: dict[int, Node], held: frozenset[int] = frozenset()) -> list[Waiting]:
-    newest = aliased(Revision)
-    rows = connection.execute(
-        select(Placement.resource_id, Placement.node_id, Placement.wanted, Placement.leaving,
-               Resource.noun, Resource.name, Resource.replaces, Revision.payload, newest.secrets,
-               Job.id.label("job_id"), Job.kind, NodeStatus.epoch, NodeStatus.acked)
-        .join(Resource, Resource.id == Placement.resource_id)
-        .join(Revision, and_(Revision.resource_id == Placement.resource_id, Revision.generation == Placement.wanted))
-        .join(newest, and_(newest.resource_id == Resource.id, newest.generation == Resource.generation))
-        .outerjoin(Job, and_(Job.resource_id == Placement.resource_id, Job.generation == Placement.wanted))
-        .outerjoin(NodeStatus, NodeStatus.node_id == Placement.node_id)
-        .where(Placement.sent < Placement.wanted, _is_free(Placement.node_id, held),
-               or_(Placement.not_before_at.is_(None), Placement.not_before_at <= time_now()))
-        .order_by(Placement.node_id, Placement.resource_id)
-        .limit(BATCH)
-    ).all()  # fmt: skip
-    life = numbers.incarnation(connection)
-    return [_waiting(row, alive[row.node_id], life) for row in rows if row.node_id in alive]
-
-
-def _waiting(row: Any, node: Node, life: int) -> Waiting:
-    noun = nouns.noun(row.noun)
-    payload = None if row.leaving else row.payload
-    verb = row.kind.partition(".")[2] if row.kind else "apply"
-    body = wire.apply_letter(
-        payload, node=node.name, id=row.resource_id, noun=row.noun, version=list(noun.version), name=row.name,
-        generation=row.wanted, incarnation=life, job=row.job_id, verb=verb, replaces=row.replaces,
-        roles=sorted(node.roles), hash=digest(payload or b""), key=None, signature=None,
-        # The newest revision is absent while a removal is on its way to the last stage: no secret is left, yet the
-        # older generation still wanted there is to be a whole spec.
-        secrets=dict.fromkeys(noun.secret_fields) | json.loads(row.secrets or b"{}") if payload else {},
-        have=[row.epoch, row.acked] if row.epoch is not None else None,
-    )  # fmt: skip
-    letter = Letter(
-        message_id=f"{row.resource_id}.{row.node_id}.{row.wanted}",
-        routing_key=routing.job_key(row.noun, node.name, verb),
-        body=body,
-        correlation_id=str(row.job_id or ""),
-        type=f"{row.noun}.{verb}",
-    )
-    return Waiting(letter, row.resource_id, row.node_id, row.wanted, row.job_id)

@@ -13,6 +13,7 @@ from ..models.digest import Digest, bucket
 from ..models.store import (
     Action,
     Event,
+    Hello,
     Job,
     NodeStatus,
     Placement,
@@ -277,8 +278,10 @@ def strangers(connection: Connection) -> frozenset[int]:
 
 
 def hail(connection: Connection, node_id: int, node: str, now: datetime) -> None:
-    """Asks a node to say hello, unless it has been asked already."""
-    asked = select(Action.id).where(Action.node_id == node_id, Action.form == "hail")
-    if connection.execute(asked).first() is None:
+    """Asks a node to say hello, unless it has been asked already, or its hello is being answered: it would begin anew,
+    and on a slow bus never come to an end."""
+    asked = select(Action.id).where(Action.node_id == node_id, Action.form.in_(("hail", "welcome", "cover")))
+    said = select(Hello.id).where(Hello.node_id == node_id)
+    if connection.execute(asked).first() is None and connection.execute(said).first() is None:
         _send(connection, node_id, "hail", wire.encode(form="hail", node=node), now)
         bells.ring(connection, bells.RELAY)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Executable, Row, and_, func, or_, select, update
 
 from ..models import states
 from ..models.store import Job, NodeStatus, Placement, Target, bells, digests, together
@@ -105,7 +106,7 @@ def advance(connection: Connection, job_ids: Iterable[int], now: datetime) -> No
     ids = sorted(set(job_ids))
     if not ids:
         return
-    jobs = connection.execute(select(Job).where(together.among(connection, Job.id, ids), is_going_on()).order_by(Job.id)).all()
+    jobs = connection.execute(_going_on(connection.dialect.name), together.listed(connection.dialect.name, ids)).all()
     became = _became(connection, [job.id for job in jobs])
     counted = []
     for job in jobs:
@@ -121,14 +122,25 @@ def _became(connection: Connection, job_ids: Sequence[int]) -> dict[int, list[An
     """By job what its targets have become: each stage, outcome and state of a node once, with how many."""
     found: dict[int, list[Any]] = {job_id: [] for job_id in job_ids}
     if found:
-        for row in connection.execute(
-            select(Target.job_id, Target.stage, Target.outcome, NodeStatus.state, func.count().label("targets"))
-            .outerjoin(NodeStatus, NodeStatus.node_id == Target.node_id)
-            .where(together.among(connection, Target.job_id, job_ids))
-            .group_by(Target.job_id, Target.stage, Target.outcome, NodeStatus.state)
-        ):
+        dialect = connection.dialect.name
+        for row in connection.execute(_outcomes(dialect), together.listed(dialect, job_ids)):
             found[row.job_id].append(row)
     return found
+
+
+@cache
+def _outcomes(dialect: str) -> Executable:
+    return (
+        select(Target.job_id, Target.stage, Target.outcome, NodeStatus.state, func.count().label("targets"))
+        .outerjoin(NodeStatus, NodeStatus.node_id == Target.node_id)
+        .where(together.among(dialect, Target.job_id))
+        .group_by(Target.job_id, Target.stage, Target.outcome, NodeStatus.state)
+    )
+
+
+@cache
+def _going_on(dialect: str) -> Executable:
+    return select(Job).where(together.among(dialect, Job.id), is_going_on()).order_by(Job.id)
 
 
 def _may_go_on(job: Row[Any], became: Sequence[Any]) -> bool:

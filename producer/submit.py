@@ -105,8 +105,8 @@ def submit_one(connection: Connection, around: Surroundings, wish: Wish, now: da
         return actions.submit(connection, noun, name, action, wish, its_mark, now)
     if wish.verb == "cancel" and (dropped := hold.drop(connection, noun, name, wish, now)):
         return dropped
-    if wish.verb == "retry" and "job" in wish.fields:
-        refuse_retry(connection, noun, name, wish.fields["job"])
+    if wish.verb == "retry":
+        refuse_retry(connection, noun, name, wish.fields)
     undo = cancel(connection, noun, name, wish.fields.get("job")) if wish.verb == "cancel" else None
     living = undo.resource if undo else _living(connection, noun.name, name)
     before = wanted_spec(connection, living.id, living.generation) if living else None

@@ -76,14 +76,14 @@ class Ledger:
 
     # ---- what arrives
 
-    def store(self, letters: Sequence[wire.Letter]) -> int:
-        """Takes in letters of form apply in one durable commit, and forgets what the last one says is safe.
+    def store(self, letters: Iterable[wire.Letter], have: Sequence[int] | None = None) -> int:
+        """Takes in letters of form apply in one durable commit. Gives how many were news.
 
-        Gives how many were news.
+        `have`, [epoch, number]: acknowledgements up to there are in the audit store and are forgotten.
         """
         with self._changing() as db:
-            if letters and letters[-1]["have"]:
-                db.execute(FORGET, letters[-1]["have"])
+            if have:
+                db.execute(FORGET, have)
             return sum([self._upsert(db, letter) for letter in letters])
 
     def _upsert(self, db: sqlite3.Connection, letter: wire.Letter) -> bool:
@@ -168,9 +168,11 @@ class Ledger:
         A start after a crash sees less to change than the first one did: the fuller difference is the one kept.
         """
         kept = {entry.id: {**entry.found, **difference} for entry, difference in found}
-        words = {each: {key: wire.clean(text, wire.MAX_TEXT) for key, text in its.items()} for each, its in kept.items()}
-        self._file.write("UPDATE entry SET difference = ? WHERE id = ?",
-                         [(canonical(its), each) for each, its in words.items()])  # fmt: skip
+        rows = []
+        for each, difference in kept.items():
+            words = {key: wire.clean(text, wire.MAX_TEXT) for key, text in difference.items()}
+            rows.append((canonical(words), each))
+        self._file.write("UPDATE entry SET difference = ? WHERE id = ?", rows)
         return kept
 
     def finish(self, results: Iterable[Result]) -> None:

@@ -111,7 +111,8 @@ class Outgoing:
 
     def count(self) -> int:
         """How many are still here."""
-        return len(self._file.read("SELECT 1 FROM ack"))
+        row = self._file.one("SELECT count(*) FROM ack")
+        return int(row[0]) if row else 0
 
 
 def _waited(result: Result, row: sqlite3.Row) -> float:

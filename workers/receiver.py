@@ -51,7 +51,7 @@ class Receiver:
                 dead.append(delivery)
         wishes = [letter for letter in letters if letter.form == "apply"]
         if wishes:
-            news = self._ledger.store(wishes)
+            news = self._ledger.store(wishes, wishes[-1]["have"])
             crash_point("receiver.stored")
             if news:
                 self._news()

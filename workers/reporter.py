@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 #: Longest sleep without a reason, in seconds: the connection wants a tick.
 TICK_SECONDS = 2.5
+#: Shortest time between two of those, in seconds.
+BETWEEN_TICKS_SECONDS = 1.0
 #: A broker that is away is tried again after this long at first, in seconds.
 BACKOFF_SECONDS = 0.5
 LONGEST_BACKOFF_SECONDS = 5.0
@@ -43,6 +45,7 @@ class Reporter:
         self._news = threading.Event()
         self._answers: deque[tuple[str, dict[str, Any]]] = deque()
         self._beat_at = 0.0
+        self._ticked_at = 0.0
         self._backoff_seconds = BACKOFF_SECONDS
         self.state = "starting"
 
@@ -92,7 +95,14 @@ class Reporter:
             if any(letter.message_id == "beat" for letter in letters):
                 self._beat_at = time.monotonic()
         self._send_answers()
-        return self._acknowledgements() or self._publisher.tick()
+        return self._acknowledgements() or self._tick()
+
+    def _tick(self) -> str:
+        """Looks after the connection; not after each of many letters, as it takes a wait that comes to nothing."""
+        if time.monotonic() - self._ticked_at < BETWEEN_TICKS_SECONDS:
+            return ""
+        self._ticked_at = time.monotonic()
+        return self._publisher.tick()
 
     def _send_answers(self) -> None:
         letters = []

@@ -1,8 +1,8 @@
 """Many rows in one statement: found by their keys, changed each to its own values, or added.
 
-PostgreSQL takes them as arrays: one round trip and one plan, however many. Those of numbers and bytes are spelled here:
-the driver's own way, value by value, costs as much processor as all the rest. SQLite has no round trips; there the keys of
-a search travel as one JSON text, and changes are the same statement once for each row.
+PostgreSQL takes them as arrays: one round trip and one plan, however many. Those of numbers and bytes are spelled
+here: the driver's own way, value by value, costs as much as all the rest. SQLite has no round trips; there the
+keys of a search travel as one JSON text, and changes are the same statement once for each row.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ from sqlalchemy import (
     column,
     func,
     insert,
-    literal,
     select,
     type_coerce,
     update,
@@ -44,24 +43,42 @@ Row = Mapping[str, Any]
 Condition = Callable[[Mapping[str, Any]], ColumnElement[bool]]
 
 
-def keyed(connection: Connection, names: Sequence[str], keys: Sequence[Sequence[int]]) -> FromClause:
-    """A relation of whole numbers to join with: one row for each key, one column for each name."""
-    if connection.dialect.name == "sqlite":
-        each = func.json_each(literal(json.dumps([list(key) for key in keys]))).table_valued("value")
+def keyed(dialect: str, names: Sequence[str]) -> FromClause:
+    """A relation of whole numbers to join with: one row for each of the `keys`, one column for each name.
+
+    Part of a statement that is made once: to make one costs more than to run it.
+    """
+    if dialect == "sqlite":
+        each = func.json_each(bindparam("_keys", type_=Text)).table_valued("value")
         found = (func.json_extract(each.c.value, f"$[{at}]") for at in range(len(names)))
         labels = [type_coerce(value, Number).label(name) for value, name in zip(found, names, strict=True)]
         return select(*labels).subquery("keyed")
-    arrays = [_numbers([key[at] for key in keys]) for at in range(len(names))]
+    arrays = [cast(bindparam(f"_{name}", type_=Text), ARRAY(Number)) for name in names]
     columns = [column(name, Number) for name in names]
     return func.unnest(*arrays).table_valued(*columns, name="keyed").render_derived()
 
 
-def among(connection: Connection, numbers: ColumnElement[int] | Any, which: Collection[int]) -> ColumnElement[bool]:
-    """Whether a column of whole numbers has one of these."""
-    if connection.dialect.name == "sqlite":
-        each = func.json_each(literal(json.dumps(list(which)))).table_valued("value")
-        return numbers.in_(select(type_coerce(each.c.value, Number)))
-    return numbers == any_(_numbers(list(which)))
+def keys(dialect: str, names: Sequence[str], given: Sequence[Sequence[int]]) -> dict[str, str]:
+    """What a statement with `keyed` is given."""
+    if dialect == "sqlite":
+        return {"_keys": json.dumps([list(key) for key in given])}
+    return {f"_{name}": _spelled(Number, [key[at] for key in given]) for at, name in enumerate(names)}
+
+
+def among(dialect: str, numbers: Any) -> ColumnElement[bool]:
+    """Whether a column of whole numbers has one of those `listed`: part of a statement that is made once."""
+    which = bindparam("_among", type_=Text)
+    if dialect == "sqlite":
+        each = func.json_each(which).table_valued("value")
+        found: ColumnElement[bool] = numbers.in_(select(type_coerce(each.c.value, Number)))
+    else:
+        found = numbers == any_(cast(which, ARRAY(Number)))
+    return found
+
+
+def listed(dialect: str, numbers: Collection[int]) -> dict[str, str]:
+    """What a statement with `among` is given."""
+    return {"_among": json.dumps(list(numbers)) if dialect == "sqlite" else _spelled(Number, list(numbers))}
 
 
 def change(connection: Connection, table: type[Base], rows: Sequence[Row], key: tuple[str, ...],
@@ -80,16 +97,12 @@ def change(connection: Connection, table: type[Base], rows: Sequence[Row], key: 
         connection.execute(build(_table(table), tuple(rows[0]), key, only), _given(connection, _table(table), rows))
 
 
-def _numbers(values: Sequence[int]) -> ColumnElement[Any]:
-    return cast(literal(_spelled(Number, values), Text), ARRAY(Number))
-
-
 def add(connection: Connection, table: type[Base], rows: Sequence[Row]) -> None:
     """Adds rows that name the same columns, in this order."""
     if len(rows) > 1 and connection.dialect.name != "sqlite":
         connection.execute(_add_all(_table(table), tuple(rows[0])), _given(connection, _table(table), rows))
     elif rows:
-        connection.execute(insert(table), rows)
+        connection.execute(_add_one(_table(table)), rows)
 
 
 def add_numbered(connection: Connection, table: type[Base], rows: Sequence[Row], key: str) -> dict[int, int]:
@@ -157,6 +170,11 @@ def _change(table: Table, new: Mapping[str, Any], key: tuple[str, ...], only: Co
     if only:
         which.append(only(new))
     return update(table).where(and_(*which)).values({name: new[name] for name in new if name not in key})
+
+
+@cache
+def _add_one(table: Table) -> Insert:
+    return insert(table)
 
 
 @cache

@@ -164,4 +164,4 @@ job.add_command(Command("cancel", callback=_cancel, example="job cancel 12 --rea
 job.add_command(Command("release", callback=_release, example="job release 12 --reason 'they have left'",
                         params=[_SOME_ID, *_where_options("actor=panel:shop,kind=account.delete"), _REASON,
                                 *waiting_options()],
-                        help="Begin a held job. Removals and suspensions beyond a limit per hour are held."))  # fmt: skip
+                        help="Begin a held job: a removal or suspension beyond the limit per hour."))  # fmt: skip

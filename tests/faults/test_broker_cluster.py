@@ -29,6 +29,8 @@ from ..services.rabbitmq_cluster import RabbitMQCluster
 FROZEN_SECONDS = 20
 #: Longest time until all is well again after a fault has ended, in seconds.
 RECOVERY_SECONDS = 60
+#: Longest time that RabbitMQ is given to take a thawed broker back by itself, in seconds.
+AUTOHEAL_SECONDS = 30
 #: Between two wishes.
 PACE_SECONDS = 0.2
 
@@ -168,6 +170,15 @@ def test_one_is_frozen(cluster: Cluster, rabbitmq_cluster: RabbitMQCluster, caps
             goes_on(cluster, jobs)
         finally:
             frozen.thaw()
+    try:
+        wait_until(lambda: is_whole(cluster, rabbitmq_cluster), AUTOHEAL_SECONDS)
+    except AssertionError:
+        # RabbitMQ's autoheal sometimes leaves a thawed broker parted, on 3.10 and 4.0 alike. onehost goes on at the
+        # other two; `onehost status` says parted, and the broker is restarted as docs/operating.md tells.
+        with capsys.disabled():
+            print("  RabbitMQ left the thawed broker parted: restarted")
+        frozen.stop()
+        frozen.start()
     heals(cluster, rabbitmq_cluster)
 
 

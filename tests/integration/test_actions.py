@@ -14,7 +14,7 @@ from onehost.models import wire
 from onehost.models.errors import Invalid, NotFound, Permanent, Refused
 from onehost.models.moment import now
 from onehost.models.store import Action, Job, reading, writing
-from onehost.producer import EventFilter, deadlines, relay
+from onehost.producer import EventFilter, deadlines, waiting
 from onehost.producer.membership import nodes
 from onehost.workers.actions import Performer
 from onehost.workers.ledger import Ledger
@@ -98,7 +98,8 @@ def test_what_no_node_answers_in_time_expires_and_names_the_nodes(store: Store) 
     ack = store.acked("w1", receipt.resource_id, 0, action=receipt.job_id)
     store.say(ack, ack)
     beyond_deadline(store, receipt.job_id or 0)
-    assert store.job(receipt.job_id)["state"] == "expired"
+    job = store.job(receipt.job_id)
+    assert (job["state"], job["applied"], job["closed"]) == ("expired", 1, 1)
     assert store.targets(receipt.job_id) == {"w1": "applied", "w2": "expired"}
     with reading(store.engine) as connection:
         assert connection.execute(select(func.count(Action.job_id))).scalar_one() == 0
@@ -136,16 +137,16 @@ def test_a_letter_carries_the_time_that_is_left(store: Store) -> None:
     store.ack_all(store.onehost.account_create("alice", password_hash=HASH))
     receipt = store.onehost.do("account", "alice", "logout")
     with reading(store.engine) as connection:
-        waiting = [each for each in relay._letters(connection, nodes(connection)) if each.job_id]
-    assert [each.letter.routing_key for each in waiting] == ["account.w1.logout", "account.w2.logout"]
-    for each in waiting:
+        found = [each for each in waiting.letters(connection, nodes(connection)) if each.job_id]
+    assert [each.letter.routing_key for each in found] == ["account.w1.logout", "account.w2.logout"]
+    for each in found:
         letter = wire.decode(each.letter.body)
         assert letter.form == "action" and letter["job"] == receipt.job_id and 0 < letter["expires_seconds"] <= 60
         assert each.letter.expiration_ms is not None and each.letter.expiration_ms <= 60_000
     with writing(store.engine) as connection:
         connection.execute(update(Action).where(Action.job_id.is_not(None)).values(expires_at=now()))
     with reading(store.engine) as connection:
-        assert not [each for each in relay._letters(connection, nodes(connection)) if each.job_id]
+        assert not [each for each in waiting.letters(connection, nodes(connection)) if each.job_id]
 
 
 def test_an_action_is_refused(store: Store) -> None:

@@ -108,7 +108,8 @@ def test_some_refused_is_exit_code_1(onehost: CommandLine, nodes: Store) -> None
     "words",
     [["retry"], ["cancel", "12", "--where", "state=running"], ["retry", "--where", "state"],
      ["retry", "12", "--yes", "1"], ["retry", "--where", "colour=red"], ["retry", "--where", "state=a,state=b"],
-     ["release", "12", "--dry-run"], ["retry", "--where", "state=failed", "--batch", "2"], ["retry", "--where", "since=soon"]],
+     ["release", "12", "--dry-run"], ["retry", "--where", "state=failed", "--batch", "2"],
+     ["retry", "--where", "since=soon"]],
 )  # fmt: skip
 def test_wrongly_put(onehost: CommandLine, words: list[str]) -> None:
     done = onehost.run("job", *words)

@@ -126,6 +126,9 @@ def test_no_other_try_while_it_waits(graced: Store) -> None:
     gone = graced.onehost.account_delete("alice")
     with pytest.raises(Refused, match="grace time"):
         graced.onehost.retry(gone.job_id or 0)
+    with pytest.raises(Refused, match="grace time"):
+        graced.onehost.do("account", "alice", "retry")  # without a job it had no grace time, and no way back
+    assert secrets(graced) == [True, False]
 
 
 def test_none_where_nothing_comes_before_or_none_is_wanted(graced: Store) -> None:

@@ -88,9 +88,10 @@ def test_rows_changed_together(store: Store) -> None:
         together.change(connection, NodeStatus, [], ("node_id",))
         found = connection.execute(select(NodeStatus.node_id, NodeStatus.beat).order_by(NodeStatus.node_id)).all()
         assert [row.beat == b"\0\xff" for row in found] == [True, False, False]
-        given = together.keyed(connection, ("n",), [(ids[0],), (ids[0],), (99,)])
+        dialect = connection.dialect.name
+        given, keys = together.keyed(dialect, ("n",)), together.keys(dialect, ("n",), [(ids[0],), (ids[0],), (99,)])
         same = select(NodeStatus.node_id).join(given, given.c.n == NodeStatus.node_id)
-        assert connection.execute(same).scalars().all() == [ids[0], ids[0]]
+        assert connection.execute(same, keys).scalars().all() == [ids[0], ids[0]]
         together.add(connection, Target, [])
 
 

@@ -33,6 +33,8 @@ class Machine:
     broken: dict[Thing, str] = field(default_factory=dict)
     #: Rules that were broken here; a round would swallow an exception.
     violations: list[str] = field(default_factory=list)
+    #: Newer things that older ones were written over.
+    overwritten: list[str] = field(default_factory=list)
 
     #: Ids open in the ledger of the present worker that are older than an entry and of the same name.
     older_open: Callable[[Entry], list[int]] = lambda entry: []
@@ -46,7 +48,7 @@ class Machine:
     def change(self, entry: Entry) -> None:
         thing, at = (entry.noun, entry.name), (entry.id, entry.generation)
         if at <= self.newest.get(thing, (0, 0)) and not self._is_secret(thing, entry):
-            self.violations.append(f"{thing}: {at} was written over {self.newest[thing]}")
+            self.overwritten.append(f"{thing}: {at} was written over {self.newest[thing]}")
         self.newest[thing] = max(at, self.newest.get(thing, at))
         self.changes.append((thing, *at, entry.spec))
         if entry.spec is None:

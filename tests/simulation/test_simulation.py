@@ -17,7 +17,7 @@ from .seams import taken_over
 from .template import Template
 
 #: What runs with every change, and what runs when nobody waits for it.
-CI = settings(max_examples=600, stateful_step_count=30)
+CI = settings(max_examples=350, stateful_step_count=30)
 LONG = settings(max_examples=20_000, stateful_step_count=60)
 
 

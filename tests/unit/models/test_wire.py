@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
-from marshmallow import EXCLUDE, ValidationError
+from marshmallow import EXCLUDE, Schema, ValidationError
 
 from onehost.models import wire
 from onehost.models.digest import Digest
@@ -105,8 +105,8 @@ JSON = some.recursive(
 #: Values at the edge of what some field takes.
 NEAR: list[Any] = [
     0, -1, (1 << 63) - 1, 1 << 63, True, False, 1.5, 1e11, 1e12, float("nan"), float("inf"), None, "", "a\0b", "\ud800",
-    "n" * 40, "n" * 41, "n" * 253, "n" * 254, "applied", "won", [], [1, 0], [1, True], [1, 0.0], ["web"], ["w" * 41], {},
-    {"a": "b"}, {"a": 1}, {"a": 1.5}, {"a": True}, {"a" * 81: "b"}, {"a": "\0"}, {"a": float("nan")},
+    "n" * 40, "n" * 41, "n" * 253, "n" * 254, "applied", "won", [], [1, 0], [1, True], [1, 0.0], ["web"], ["w" * 41],
+    {}, {"a": "b"}, {"a": 1}, {"a": 1.5}, {"a": True}, {"a" * 81: "b"}, {"a": "\0"}, {"a": float("nan")},
     {"a": [1]}, {str(n): "" for n in range(201)}, [""] * 33,
 ]  # fmt: skip
 
@@ -139,7 +139,18 @@ def test_a_quick_look_gives_what_the_schema_gives_or_nothing(letter: dict[str, A
     near = JSON | some.sampled_from(NEAR)
     changed = data.draw(some.dictionaries(some.sampled_from(fields), near, max_size=3))
     missing = data.draw(some.sets(some.sampled_from(fields), max_size=1))
-    given = {key: value for key, value in (letter | changed).items() if key not in missing}
+    agree(schema, {key: value for key, value in (letter | changed).items() if key not in missing})
+
+
+@pytest.mark.parametrize("letter", [APPLY, ACK, BEAT], ids=lambda letter: letter["form"])
+def test_a_quick_look_is_right_about_every_field(letter: dict[str, Any]) -> None:
+    schema = wire.Letter.schemas[letter["form"]](unknown=EXCLUDE)
+    for name in schema.fields:
+        for value in NEAR:
+            agree(schema, letter | {name: value})
+
+
+def agree(schema: Schema, given: dict[str, Any]) -> None:
     quick = glance(schema)(given)
     try:
         loaded = schema.load(given)

@@ -187,6 +187,7 @@ def test_a_crash_hides_no_difference(ledger: Ledger) -> None:
     (entry,) = ledger.take()
     ledger.start([entry])
     ledger.keep([(entry, {"user": "made", "site": "made"})])
+    (entry,) = ledger.take()
     ledger.start([entry])
     assert ledger.keep([(entry, {"site": "made", "pool": "made"})])[1] == {
         "user": "made", "site": "made", "pool": "made",
