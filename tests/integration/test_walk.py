@@ -31,7 +31,8 @@ def test_a_stopped_node_catches_up_with_one_apply(cluster: Cluster) -> None:
     cluster.onehost.wait(cluster.onehost.account_create("bob", domain="bob.example.com"))
     cluster.stop_worker("web2")
     for number in range(20):
-        cluster.onehost.account_set("bob", document_root=f"web{number}")
+        last = cluster.onehost.account_set("bob", document_root=f"web{number}")
+    cluster.onehost.wait(last)  # by all that are there: what opens later would be an apply of its own
     before = len(cluster.recorders["web2"]["account"].changes)
     cluster.start_worker("web2")
     wait_until(lambda: all(n["state"] == "applied" for n in cluster.onehost.get("account", "bob")["nodes"]))
