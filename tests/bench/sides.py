@@ -29,7 +29,7 @@ from onehost.producer import Onehost, Wish, nodes
 
 HERE = Path(__file__).resolve().parent
 #: Processes that share the nodes of one side.
-FLEETS = 2
+FLEETS = 10
 #: Longest wait for all nodes to be there, and for one measurement to end, in seconds.
 READY_SECONDS, DONE_SECONDS = 600.0, 300.0
 #: How often the store is asked whether all is done, in seconds: the same for both sides.
