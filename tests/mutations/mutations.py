@@ -94,7 +94,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a paused node is sent nothing",
-        "producer/relay.py",
+        "producer/waiting.py",
         "return false() if pause.EVERY in held else node_id.not_in(held)",
         "return node_id.not_in([])",
         (PAUSE,),
