@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -16,7 +17,7 @@ from ..models.moment import now as time_now
 from ..models.settings import Manager
 from ..models.store import Job, Placement, Resource, Revision, retried, writing
 from . import actions, batches, changing, claims, grace, hold, making, membership, numbers, stages
-from .cancel import cancel, refuse_retry
+from .cancel import Cancel, cancel, refuse_retry
 from .difference import difference
 from .events import Happened, record
 from .making import keep_manager_fields
@@ -92,6 +93,21 @@ def _lock(connection: Connection, wishes: Sequence[Wish]) -> None:
     connection.execute(placed)
 
 
+@dataclass(frozen=True)
+class _Decided:
+    """A wish that was checked: what is wanted now, and of what it takes the place."""
+
+    noun: nouns.Noun
+    name: str
+    mark: str
+    living: Row[Any] | None
+    before: nouns.Spec | None
+    spec: nouns.Spec | None
+    changed: dict[str, str]
+    destroys: bool
+    undo: Cancel | None
+
+
 def submit_one(connection: Connection, around: Surroundings, wish: Wish, now: datetime, *, is_dry: bool = False,
                released: Row[Any] | None = None) -> Receipt:  # fmt: skip
     """One wish, in the caller's transaction. `released`: the job it was held as. Raises Refused."""
@@ -107,6 +123,18 @@ def submit_one(connection: Connection, around: Surroundings, wish: Wish, now: da
         return dropped
     if wish.verb == "retry":
         refuse_retry(connection, noun, name, wish.fields)
+    decided = _decide(connection, around, noun, name, its_mark, wish, is_released=released is not None)
+    living = decided.living
+    if living and not decided.changed and wish.verb not in ("retry", "cancel"):
+        return Receipt(noun.name, name, living.id, living.generation, None, 0, {})
+    is_held = decided.destroys and hold.is_beyond(connection, around.setting("held_beyond_per_hour"), wish, now)
+    if is_held and living and not is_dry:
+        return hold.keep(connection, noun, name, living, wish, its_mark, decided.changed, now)
+    return replace(_carry_out(connection, around, decided, wish, now, released), held=is_held)
+
+
+def _decide(connection: Connection, around: Surroundings, noun: nouns.Noun, name: str, its_mark: str, wish: Wish, *,
+            is_released: bool) -> _Decided:  # fmt: skip
     undo = cancel(connection, noun, name, wish.fields.get("job")) if wish.verb == "cancel" else None
     living = undo.resource if undo else _living(connection, noun.name, name)
     before = wanted_spec(connection, living.id, living.generation) if living else None
@@ -119,13 +147,14 @@ def submit_one(connection: Connection, around: Surroundings, wish: Wish, now: da
     if spec is not None:
         numbered = before or (undo.spec if undo else None)
         spec = noun.number(keep_manager_fields(noun, spec, numbered), numbered, around)
-    changed = difference(noun, before, spec)
-    if living and not changed and wish.verb not in ("retry", "cancel"):
-        return Receipt(noun.name, name, living.id, living.generation, None, 0, {})
-    destroys = released is None and not wish.is_of_lost_node and noun.destroys(spec, before)
-    is_held = destroys and hold.is_beyond(connection, around.setting("held_beyond_per_hour"), wish, now)
-    if is_held and living and not is_dry:
-        return hold.keep(connection, noun, name, living, wish, its_mark, changed, now)
+    destroys = not is_released and not wish.is_of_lost_node and noun.destroys(spec, before)
+    return _Decided(noun, name, its_mark, living, before, spec, difference(noun, before, spec), destroys, undo)
+
+
+def _carry_out(connection: Connection, around: Surroundings, decided: _Decided, wish: Wish, now: datetime,
+               released: Row[Any] | None) -> Receipt:  # fmt: skip
+    """Writes it all: the resource with its revision and claims, the job with what it opens, the event."""
+    noun, name, living, before, spec = decided.noun, decided.name, decided.living, decided.before, decided.spec
     resource_id, generation, replaces = _raise(connection, noun, name, living, spec, now)
     if spec is None:
         claims.drop(connection, resource_id, generation)
@@ -136,22 +165,20 @@ def submit_one(connection: Connection, around: Surroundings, wish: Wish, now: da
     around.forget()
     if noun.name == "node":
         membership.on_node(connection, resource_id, name, spec, is_new=before is None, now=now)
-    change = Change(noun, name, resource_id, generation, spec, before, grace_until_at, destroys)
-    opened = open_job(connection, change, wish, its_mark, now, released)
-    job_id = opened.job_id
-    kind = f"{noun.name}.{wish.verb}"
-    detail = {"difference": changed, "generation": generation, "reason": wish.reason, "source": wish.source}
-    record(connection, [Happened(kind, wish.actor, now, noun.name, name, resource_id, job_id=job_id,
-                                 outcome="submitted", detail=detail)])  # fmt: skip
-    if undo:
-        stages.cancel(connection, undo.job_id, noun.name, name, resource_id, wish.actor, now)
-    stages.supersede(connection, resource_id, job_id, now)
+    change = Change(noun, name, resource_id, generation, spec, before, grace_until_at, decided.destroys)
+    opened = open_job(connection, change, wish, decided.mark, now, released)
+    detail = {"difference": decided.changed, "generation": generation, "reason": wish.reason, "source": wish.source}
+    record(connection, [Happened(f"{noun.name}.{wish.verb}", wish.actor, now, noun.name, name, resource_id,
+                                 job_id=opened.job_id, outcome="submitted", detail=detail)])  # fmt: skip
+    if decided.undo:
+        stages.cancel(connection, decided.undo.job_id, noun.name, name, resource_id, wish.actor, now)
+    stages.supersede(connection, resource_id, opened.job_id, now)
     if living:
-        hold.supersede(connection, resource_id, job_id, now)
+        hold.supersede(connection, resource_id, opened.job_id, now)
     ended = grace.end_of(connection, replaces) if replaces else []
-    stages.advance(connection, ended if opened.is_waiting else [job_id, *ended], now)
-    return Receipt(noun.name, name, resource_id, generation, job_id, opened.targets, changed, grace_until_at,
-                   held=is_held)  # fmt: skip
+    stages.advance(connection, ended if opened.is_waiting else [opened.job_id, *ended], now)
+    return Receipt(noun.name, name, resource_id, generation, opened.job_id, opened.targets, decided.changed,
+                   grace_until_at)  # fmt: skip
 
 
 def release(connection: Connection, settings: Manager, job_id: int, actor: str, reason: str | None) -> Receipt:

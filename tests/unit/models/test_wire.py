@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 from marshmallow import EXCLUDE, Schema, ValidationError
 
-from onehost.models import wire
+from onehost.models import forms, wire
 from onehost.models.digest import Digest
 from onehost.models.glance import glance
 
@@ -119,7 +119,7 @@ def test_any_bytes(data: bytes) -> None:
 
 @given(some.sampled_from(ALL), some.data())
 def test_any_value_in_any_field(letter: dict[str, Any], data: some.DataObject) -> None:
-    name = data.draw(some.sampled_from(sorted(wire.Letter.schemas[letter["form"]]().fields)))
+    name = data.draw(some.sampled_from(sorted(forms.FORMS[letter["form"]]().fields)))
     try:
         decoded = wire.decode(bytes_of(letter, **{name: data.draw(JSON)}))
     except wire.Undecodable:
@@ -134,7 +134,7 @@ def test_any_value_in_any_field(letter: dict[str, Any], data: some.DataObject) -
 
 @given(some.sampled_from([APPLY, ACK, BEAT]), some.data())
 def test_a_quick_look_gives_what_the_schema_gives_or_nothing(letter: dict[str, Any], data: some.DataObject) -> None:
-    schema = wire.Letter.schemas[letter["form"]](unknown=EXCLUDE)
+    schema = forms.FORMS[letter["form"]](unknown=EXCLUDE)
     fields = sorted(schema.fields)
     near = JSON | some.sampled_from(NEAR)
     changed = data.draw(some.dictionaries(some.sampled_from(fields), near, max_size=3))
@@ -144,7 +144,7 @@ def test_a_quick_look_gives_what_the_schema_gives_or_nothing(letter: dict[str, A
 
 @pytest.mark.parametrize("letter", [APPLY, ACK, BEAT], ids=lambda letter: letter["form"])
 def test_a_quick_look_is_right_about_every_field(letter: dict[str, Any]) -> None:
-    schema = wire.Letter.schemas[letter["form"]](unknown=EXCLUDE)
+    schema = forms.FORMS[letter["form"]](unknown=EXCLUDE)
     for name in schema.fields:
         for value in NEAR:
             agree(schema, letter | {name: value})
@@ -162,7 +162,7 @@ def agree(schema: Schema, given: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("letter", [APPLY, ACK, BEAT], ids=lambda letter: letter["form"])
 def test_a_plain_letter_needs_no_more_than_a_quick_look(letter: dict[str, Any]) -> None:
-    schema = wire.Letter.schemas[letter["form"]](unknown=EXCLUDE)
+    schema = forms.FORMS[letter["form"]](unknown=EXCLUDE)
     assert letter["form"] in wire.MANY
     assert not any(schema._hooks.values())  # a hook would never be asked
     assert glance(schema)(letter) == schema.load(letter)
