@@ -66,6 +66,8 @@ class Cluster:
         )  # fmt: skip
         self.onehost = Onehost(self.settings, actor="faults")
         self.kept: dict[str, Kept] = {}
+        #: Nodes whose machine was lost and is new.
+        self.wiped: set[str] = set()
         try:
             bootstrap.bootstrap(self.settings, lambda words, stdin: broker.ctl(words, stdin))
             self.api().delete("vhosts", "onehost")

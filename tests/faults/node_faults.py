@@ -95,6 +95,7 @@ def node_lost(trial: Trial) -> None:
     trial.watch.forget_ledgers()
     machine = cluster.machine("web3")
     machine.rename(machine.with_name("web3.gone"))
+    cluster.wiped.add("web3")
     machine.mkdir()
     (machine / "home").symlink_to(cluster.folder / "home")
     trial.stream.wait_for(5)
