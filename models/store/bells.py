@@ -83,7 +83,10 @@ class Listener:
 
     def wait(self, seconds: float) -> bool:
         """Whether it rang within `seconds`. Several rings are heard as one."""
-        rang = bool(select.select([self], [], [], seconds)[0])
+        # Not select(): a panel may have more than a thousand files open.
+        waiter = select.poll()
+        waiter.register(self, select.POLLIN)
+        rang = bool(waiter.poll(seconds * 1000))
         if rang:
             self._drain()
         return rang

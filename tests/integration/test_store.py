@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
+import resource
 import sqlite3
 import subprocess
 import sys
 import threading
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from sqlalchemy.exc import DBAPIError
 from onehost import migrations
 from onehost.models.errors import Conflict, Invalid, NotFound, Refused
 from onehost.models.moment import now
-from onehost.models.store import Base, Event, Revision, Seal, connect, reading, writing
+from onehost.models.store import Base, Event, Revision, Seal, bells, connect, reading, writing
 from onehost.models.store.sole import sole
 from onehost.producer import EventFilter, Wish, deadlines, seal
 
@@ -161,6 +163,19 @@ def test_a_wish_becomes_all_its_rows(store: Store) -> None:
     store.ack("w2", receipt.resource_id, 1, "failed", reason="no")
     job = store.job(receipt.job_id)
     assert (job["state"], job["applied"], job["failed"]) == ("partial", 2, 1)
+
+
+def test_a_bell_is_heard_by_who_has_a_thousand_files_open(store: Store) -> None:
+    limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, most), most))
+    with ExitStack() as stack:
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (limit, most))
+        for _ in range(1100):
+            stack.enter_context(Path(os.devnull).open())
+        listener = bells.Listener(store.engine, bells.RELAY)
+        stack.callback(listener.close)
+        store.onehost.account_create("alice")
+        assert listener.wait(5)
 
 
 def test_a_bell_rings_and_what_changes_nothing_is_no_job(store: Store) -> None:
