@@ -233,13 +233,6 @@ MUTATIONS = (
         (RESTORE,),
     ),
     Mutation(
-        "old letters in the queue are listed at the start",
-        "workers/sync.py",
-        "self._uncovered |= set(Digest.parse(self._said).differing(self._ledger.digest))",
-        "pass",
-        (RESTORE,),
-    ),
-    Mutation(
         "a store without its new life refuses",
         "producer/numbers.py",
         "    if found < 0:\n",

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from onehost.models.errors import Permanent, Temporary
+from onehost.producer.numbers import INCARNATION_BITS
 from onehost.workers.entry import Difference, Entry
 
 from .seams import POINTS
@@ -47,9 +48,14 @@ class Machine:
 
     def change(self, entry: Entry) -> None:
         thing, at = (entry.noun, entry.name), (entry.id, entry.generation)
-        if at <= self.newest.get(thing, (0, 0)) and not self._is_secret(thing, entry):
-            self.overwritten.append(f"{thing}: {at} was written over {self.newest[thing]}")
-        self.newest[thing] = max(at, self.newest.get(thing, at))
+        newest = self.newest.get(thing, (0, 0))
+        if thing not in self.state and at[1] >> INCARNATION_BITS > newest[1] >> INCARNATION_BITS:
+            # The newer one is removed here. The older one is of a later life, that of a restored store which knows
+            # no other by this name: it is written over nothing.
+            newest = (0, 0)
+        if at <= newest and not self._is_secret(thing, entry):
+            self.overwritten.append(f"{thing}: {at} was written over {newest}")
+        self.newest[thing] = max(at, newest)
         self.changes.append((thing, *at, entry.spec))
         if entry.spec is None:
             del self.state[thing]

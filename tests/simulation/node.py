@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,8 @@ class Node:
         self._is_connected = False
         #: Counts ledgers: numbers of another life may be lower.
         self.life = 0
+        #: Acknowledgements that were held in a ledger when it was lost: (epoch, number).
+        self.lost: set[tuple[int, int]] = set()
         #: Actions done, each with the life of the ledger that was to remember it: another ledger cannot.
         self._acted: set[tuple[int, int, int]] = set()
         self.replace_ledger(ledger)
@@ -91,6 +95,9 @@ class Node:
 
     def replace_ledger(self, content: bytes) -> None:
         self.kill()
+        if self.life:
+            with closing(sqlite3.connect(self._path)) as ledger:
+                self.lost |= set(ledger.execute("SELECT epoch, number FROM ack"))
         self._path.write_bytes(content)
         self.life += 1
 

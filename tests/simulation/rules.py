@@ -45,8 +45,22 @@ class Rules(Always):
             self._world.remove_orphan(orphan)
         self.remember_confirmed()
         self._run()
+        self._forget_twice_added()
         for each in self._world.nodes.values():
             self._remove_by_hand(each)
+
+    def _forget_twice_added(self) -> None:
+        """A person starts a node with an empty ledger, if an orphan that was removed took the node itself along.
+
+        Its disk was not wiped before it was added again: the ledger lists the node under both ids as applied. The
+        restored store knows the first one, and sees nothing amiss when the second one is removed from the machine.
+        """
+        for name in self.rejoined:
+            node = self._world.nodes[name]
+            if ("node", name) not in node.machine.state:
+                node.replace_ledger(self._world.template.empty_ledger)
+                node.start()
+        self._run()
 
     def _remove_by_hand(self, node: Node) -> None:
         """Store and ledger are both older than the machine: nobody but a person knows what it holds."""
@@ -123,11 +137,19 @@ class Rules(Always):
     def _check_numbers(self) -> None:
         """Acknowledgement numbers have no gap that is not explained."""
         # By name: a node that was removed and added again may still hold what it said under its old id.
-        query = """SELECT node, epoch, max(number), count(DISTINCT number) FROM event WHERE number IS NOT NULL
-                   GROUP BY 1, 2 HAVING max(number) <> count(DISTINCT number)"""
+        stored: dict[tuple[str, int], set[int]] = {}
+        for node, epoch, number in self._raw.execute("SELECT node, epoch, number FROM event WHERE number IS NOT NULL"):
+            stored.setdefault((node, epoch), set()).add(number)
         # After a restore a node names what it told to the life before, in one range.
-        gaps = self._raw.execute(query).fetchall() if not self._lives else []
-        assert not gaps, f"gaps in (node, epoch, last, stored): {gaps}"
+        gaps = [
+            (node, epoch, number)
+            for (node, epoch), its in stored.items()
+            for number in range(1, max(its))
+            # Open: what the broker lost, and then the only ledger that held it, is closed by no event, though a later
+            # number of that epoch has arrived. The manager closes gaps of the present epoch alone.
+            if number not in its and (epoch, number) not in self._world.nodes[node].lost
+        ]
+        assert not gaps or self._lives, f"gaps of (node, epoch, number): {gaps}"
 
     def _check_machine(self, node: Node) -> None:
         wanted = self._wanted_on(node)
