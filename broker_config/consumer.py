@@ -11,8 +11,7 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -86,7 +85,7 @@ class Consumer:
         self._lost: list[Any] = []
         #: When the loop last went round, by the monotonic clock: a watchdog may ask.
         self.turned_at = time.monotonic()
-        self._is_asking = False
+        self._is_probing = False
         #: Since the start of the process: connections made, messages that the broker had given out before.
         self.connections = 0
         self.redeliveries = 0
@@ -119,7 +118,7 @@ class Consumer:
 
         Nothing in the loop's own thread could: pika waits for ever.
         """
-        if self._is_asking and time.monotonic() - self.turned_at > PROBE_ANSWER_SECONDS:
+        if self._is_probing and time.monotonic() - self.turned_at > PROBE_ANSWER_SECONDS:
             try:
                 # No public way leads to the socket; shutting it is what a broken line looks like.
                 self._connection._impl._transport._sock.shutdown(socket.SHUT_RDWR)
@@ -143,11 +142,10 @@ class Consumer:
         self._channel = channel = connection.channel()
         self._box, self._lost = [], []
         channel.add_on_cancel_callback(self._lost.append)
-        with self._asking():
-            for queue in self._queues:
-                channel.queue_declare(queue, passive=True)
-                channel.basic_qos(prefetch_count=self._sparing.get(queue, self._prefetch))
-                channel.basic_consume(queue, self._taker(queue))
+        for queue in self._queues:
+            channel.queue_declare(queue, passive=True)
+            channel.basic_qos(prefetch_count=self._sparing.get(queue, self._prefetch))
+            channel.basic_consume(queue, self._taker(queue))
         self.connections += 1
         return connection
 
@@ -196,19 +194,13 @@ class Consumer:
         crash_point("consumer.settled")
 
     def _probe(self) -> None:
-        with self._asking():
+        self.turned_at, self._is_probing = time.monotonic(), True
+        try:
             for queue in self._queues:
                 if not self._channel.queue_declare(queue, passive=True).method.consumer_count:
                     raise Deaf("the broker knows no consumer")
-
-    @contextmanager
-    def _asking(self) -> Iterator[None]:
-        """While the broker is asked for something: a queue without a leader leaves that unanswered for ever."""
-        self.turned_at, self._is_asking = time.monotonic(), True
-        try:
-            yield
         finally:
-            self._is_asking = False
+            self._is_probing = False
 
     def _explain(self, error: Exception) -> str:
         code = getattr(error, "reply_code", None)
