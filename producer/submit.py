@@ -16,7 +16,7 @@ from ..models.errors import Conflict, Invalid, NotFound, Refused
 from ..models.moment import now as time_now
 from ..models.settings import Manager
 from ..models.store import Job, Placement, Resource, Revision, retried, writing
-from . import actions, batches, changing, claims, grace, hold, making, membership, numbers, stages
+from . import actions, batches, changing, claims, grace, hold, leftovers, making, membership, numbers, stages
 from .cancel import Cancel, cancel, refuse_retry
 from .difference import difference
 from .events import Happened, record
@@ -173,6 +173,8 @@ def _carry_out(connection: Connection, around: Surroundings, decided: _Decided, 
     if decided.undo:
         stages.cancel(connection, decided.undo.job_id, noun.name, name, resource_id, wish.actor, now)
     stages.supersede(connection, resource_id, opened.job_id, now)
+    if wish.verb == "retry":
+        leftovers.remove_again(connection, noun.name, name, resource_id, now)
     if living:
         hold.supersede(connection, resource_id, opened.job_id, now)
     ended = grace.end_of(connection, replaces) if replaces else []

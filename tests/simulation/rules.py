@@ -11,6 +11,7 @@ from onehost.producer import orphans, seal
 from onehost.producer.membership import nodes, stage_on
 
 from .always import PLACEMENTS, Always
+from .machine import NOUNS
 from .node import Node
 from .seams import CLOCK
 
@@ -45,22 +46,23 @@ class Rules(Always):
             self._world.remove_orphan(orphan)
         self.remember_confirmed()
         self._run()
-        self._forget_twice_added()
+        for each in self._world.nodes.values():
+            self._forget_what_is_not_there(each)
+        self._run()
         for each in self._world.nodes.values():
             self._remove_by_hand(each)
 
-    def _forget_twice_added(self) -> None:
-        """A person starts a node with an empty ledger, if an orphan that was removed took the node itself along.
+    def _forget_what_is_not_there(self, node: Node) -> None:
+        """A person starts a node with an empty ledger, if store and ledger agree on what the machine does not hold.
 
-        Its disk was not wiped before it was added again: the ledger lists the node under both ids as applied. The
-        restored store knows the first one, and sees nothing amiss when the second one is removed from the machine.
+        A ledger put back that is older than a removal, under a store that is older too. Or an orphan that took the
+        node itself along: added again with its old disk, its ledger lists it under both ids as applied.
         """
-        for name in self.rejoined:
-            node = self._world.nodes[name]
-            if ("node", name) not in node.machine.state:
-                node.replace_ledger(self._world.template.empty_ledger)
-                node.start()
-        self._run()
+        assert node.worker is not None
+        entries = [entry for noun in NOUNS for entry in node.worker.ledger.entries(noun)]
+        if {(each.noun, each.name) for each in entries if each.applied_spec is not None} - node.machine.state.keys():
+            node.replace_ledger(self._world.template.empty_ledger)
+            node.start()
 
     def _remove_by_hand(self, node: Node) -> None:
         """Store and ledger are both older than the machine: nobody but a person knows what it holds."""
@@ -106,20 +108,19 @@ class Rules(Always):
         return ""
 
     def _unfinished(self) -> list[tuple[str, str, str]]:
-        """Newest resources of each name that are not applied wherever they belong."""
+        """Names of which the newest resource is not applied wherever it belongs, or an older one is not gone."""
         # The living one of a name, else the newest: an orphan that was removed may have a higher id.
-        newest = """SELECT noun, name, id, generation, absent, max((1 - absent) * (1 << 62) + id)
-                    FROM resource WHERE noun <> 'node' GROUP BY noun, name"""
+        query = "SELECT noun, name, id, generation, absent FROM resource ORDER BY noun, name, absent, id DESC"
         with reading(self._world.engine) as connection:
             alive = nodes(connection)
-        found = []
-        for noun, name, resource, generation, absent, _ in self._raw.execute(newest).fetchall():
+        found: dict[tuple[str, str], str] = {}
+        for noun, name, resource, generation, absent in self._raw.execute(query).fetchall():
             placed = {n: row for (r, n), row in self._placed.items() if r == resource}
             belongs = {n for n, each in alive.items() if stage_on(nouns.noun(noun), name, each) is not None}
             good = {n for n, row in placed.items() if row[:4] == (generation,) * 4}
             if placed.keys() - good or (not absent and belongs - good):
-                found.append((noun, name, str(placed)))
-        return found
+                found[noun, name] = f"{found.get((noun, name), '')} {resource}: {placed}"
+        return [(*each, what) for each, what in found.items()]
 
     def check_end(self) -> None:
         """Everything agrees, is applied, is explained; a second pass finds nothing to change."""

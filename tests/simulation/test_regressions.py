@@ -7,7 +7,7 @@ from onehost.broker_config import routing
 from .lives import copied, put_back
 from .rules import Rules
 from .seams import CLOCK
-from .world import World
+from .world import GRACE_SECONDS, World
 
 
 def test_nothing_happens(world: World) -> None:
@@ -159,5 +159,62 @@ def test_an_older_account_comes_back_where_a_newer_one_is_removed(world: World) 
     assert ("account", "alice") not in world.nodes["w1"].machine.state
     put_back(world, *backup)
     rules.begin_life()
+    rules.settle()
+    rules.check_end()
+
+
+def test_a_node_added_again_since_the_backup_and_once_more_after_it(world: World) -> None:
+    """The machine stands for the id that the restored store does not know: the newest one fails until that one is
+    removed as an orphan and a person wishes the node again.
+    """
+    world.turn()
+    world.turn()
+    rules = Rules(world)
+    world.onehost.do("node", "s1", "remove")
+    backup = copied(world)
+    world.add_node("s1")
+    for _ in range(2):
+        world.turn()
+    rules.check()
+    put_back(world, *backup)
+    rules.begin_life()
+    rules.settle()
+    rules.check_end()
+
+
+def test_store_and_ledger_are_both_older_than_a_removal(world: World) -> None:
+    """The node had removed another; the store was put back, and the node's ledger too: nobody missed anything."""
+    world.turn()
+    world.turn()
+    rules = Rules(world)
+    backup = copied(world)
+    world.onehost.do("node", "w1", "remove")
+    for _ in range(2):
+        world.turn()
+    rules.check()
+    put_back(world, *backup)
+    rules.begin_life()
+    s1 = world.nodes["s1"]
+    s1.replace_ledger(world.template.ledgers["s1"])
+    s1.start()
+    rules.settle()
+    rules.check_end()
+
+
+def test_a_removal_that_failed_is_tried_again_though_the_name_was_made_again(world: World) -> None:
+    """Removed, but not on storage; made again and removed while that lasted: the older id had no job of its own."""
+    world.turn()
+    world.turn()
+    rules = Rules(world)
+    machine = world.nodes["s1"].machine
+    machine.broken[("account", "alice")] = "permanent"
+    for verb, fields in (("delete", {}), ("create", {"domain": None}), ("delete", {})):
+        world.onehost.do("account", "alice", verb, fields)
+        for _ in range(3):
+            world.turn()
+            CLOCK.elapsed_seconds += GRACE_SECONDS
+    world.heal()
+    assert ("account", "alice") in machine.state
+    world.onehost.do("account", "alice", "retry")
     rules.settle()
     rules.check_end()
