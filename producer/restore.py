@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, select, update
@@ -30,6 +30,8 @@ from .archive import Manifest
 
 #: The processes that must not run meanwhile, by the duty that they hold.
 DUTIES = ("relay", "audit")
+#: How far clocks of two machines may differ.
+CLOCK_BEHIND = timedelta(seconds=60)
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ def restore(url: str, path: Path, actor: str) -> Restored:
     """Replaces the store at `url` by a backup. Raises Refused, Invalid, NotFound or Unreachable."""
     with archive.opened(path.absolute()) as (manifest, copy):
         _fits(url, path, manifest)
+        refuse_clock_behind(manifest)
         engine = connect(url)
         if manifest.database == "sqlite":
             Path(str(engine.url.database)).parent.mkdir(parents=True, exist_ok=True)
@@ -58,6 +61,19 @@ def restore(url: str, path: Path, actor: str) -> Restored:
                 return _begin(engine, manifest, above, actor)
         finally:
             engine.dispose()
+
+
+def refuse_clock_behind(manifest: Manifest) -> None:
+    """Raises Refused where this machine's clock shows a time before the backup was made.
+
+    Lives of a lost store are told apart by the time alone: with a clock behind, one could begin a second time.
+    """
+    behind = datetime.fromisoformat(manifest.at) - time_now()
+    if behind > CLOCK_BEHIND:
+        raise Refused(
+            f"this backup was made at {manifest.at}, and the clock here shows {int(behind.total_seconds())} s before",
+            hint="set the clock right first: timedatectl",
+        )
 
 
 def _fits(url: str, path: Path, manifest: Manifest) -> None:

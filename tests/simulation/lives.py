@@ -29,7 +29,14 @@ def copied(world: World) -> tuple[sqlite3.Connection, Manifest]:
 
 
 def put_back(world: World, copy: sqlite3.Connection, manifest: Manifest, *, is_store_lost: bool = False) -> None:
-    """What `restore` does, with relay and audit stopped. `is_store_lost`: nobody can tell which life it was in."""
+    """What `restore` does, with relay and audit stopped. `is_store_lost`: nobody can tell which life it was in.
+
+    A person whose clock is behind the backup sets it right first.
+    """
+    try:
+        restore.refuse_clock_behind(manifest)
+    except Refused:
+        CLOCK.come_right()
     above = manifest.incarnation
     if not is_store_lost:
         with reading(world.engine) as connection:

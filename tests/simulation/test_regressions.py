@@ -139,6 +139,26 @@ def test_a_node_added_again_on_its_old_disk_since_the_backup(world: World) -> No
     rules.check_end()
 
 
+def test_a_clock_behind_the_backup_is_set_right_before_a_lost_store_is_put_back(world: World) -> None:
+    """With the clock two hours back, the life after the backup's was begun twice: once known, once with it lost."""
+    world.turn()
+    world.turn()
+    rules = Rules(world)
+    put_back(world, *copied(world))
+    rules.begin_life()
+    backup = copied(world)
+    CLOCK.jump(-7200)
+    put_back(world, *backup)
+    rules.begin_life()
+    world.onehost.account_set("alice", access="none")
+    rules.check()
+    put_back(world, *backup, is_store_lost=True)
+    rules.begin_life()
+    world.onehost.account_set("alice", access="shell")
+    rules.settle()
+    rules.check_end()
+
+
 def test_an_older_account_comes_back_where_a_newer_one_is_removed(world: World) -> None:
     """Made again twice, the second time while storage had lost its ledger: the web nodes had removed the one account
     and not made the next. A restored store wants the first one there, and it is written over nothing.
