@@ -13,6 +13,7 @@ from ..models.settings import Manager, read_secret
 from . import credentials, definitions
 from .carry_out import apply
 from .desired import desired
+from .leaders import LOOKS, LOOKS_IN_CLUSTER, leaderless, made_anew, suspects
 from .management import Management
 from .observe import observe
 from .permissions import MANAGER_USERS, TOPOLOGY_USER
@@ -70,7 +71,13 @@ def _compare(settings: Manager, management: Management, nodes: Mapping[str, str]
     steps = difference(wanted, observed)
     touched = {step.name for step in steps if step.kind is Kind.QUEUE}
     untouched = [queue for queue in wanted.of(Kind.QUEUE) if queue not in touched]
-    steps += missing_replicas(observed, untouched, running_brokers(management))
+    brokers = running_brokers(management)
+    # Whoever lacks rights of its own cannot ask; the next comparison can.
+    if not any(step.name == TOPOLOGY_USER for step in steps):
+        looks = LOOKS if len(brokers) == 1 else LOOKS_IN_CLUSTER
+        silent = leaderless(settings.as_user(TOPOLOGY_USER), suspects(observed, untouched, brokers), looks)
+        steps += made_anew(wanted, silent)
+    steps += missing_replicas(observed, untouched, brokers)
     if not definitions.is_current(settings.definitions, definitions.render(wanted)):
         verb = Verb.CHANGE if settings.definitions.exists() else Verb.CREATE
         steps.insert(0, Step(verb, Kind.DEFINITIONS, str(settings.definitions)))

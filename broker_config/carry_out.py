@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from ..models.errors import Unreachable
 from .credentials import NO_PASSWORD
+from .leaders import delete
 from .management import Management
 from .replicas import add_replica
 from .routing import VHOST, node_of_user
@@ -17,6 +18,9 @@ def apply(management: Management, steps: Iterable[Step]) -> None:
 
     Raises Unreachable, Invalid or Refused at the first one that does not work; a later difference finds the rest.
     """
+    steps = list(steps)
+    # What an exchange or a queue is cannot be changed; what was in it is sent again from the store.
+    delete(management, [step.name for step in steps if step.verb is Verb.CHANGE and step.kind is Kind.QUEUE])
     for step in steps:
         if step.verb is Verb.REMOVE:
             _remove(management, step)
@@ -31,8 +35,7 @@ def _make(management: Management, step: Step) -> None:
             management.put("vhosts", name, body={})
         case Kind.EXCHANGE | Kind.QUEUE:
             section = _SECTIONS[step.kind]
-            if step.verb is Verb.CHANGE:
-                # What an exchange or a queue is cannot be changed; what was in it is sent again from the store.
+            if step.verb is Verb.CHANGE and step.kind is Kind.EXCHANGE:
                 management.delete(section, VHOST, name)
             management.put(section, VHOST, name, body=dict(content))
         case Kind.POLICY:

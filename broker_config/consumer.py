@@ -7,6 +7,7 @@ seconds; it then connects again, to the next of several brokers, with jittered b
 
 from __future__ import annotations
 
+import math
 import random
 import socket
 import threading
@@ -29,8 +30,12 @@ PROBE_SECONDS = 10.0
 #: A probe that is not answered for this long, in seconds, never will be: the broker has lost the channel and not the
 #: connection, whose heartbeats go on.
 PROBE_ANSWER_SECONDS = 5.0
+#: The wait after the first try to connect, in seconds; each one is twice as long.
+FIRST_BACKOFF_SECONDS = 0.5
 #: Longest wait between two tries to connect, in seconds.
 LONGEST_BACKOFF_SECONDS = 5.0
+#: A connection that stood for this long, in seconds, is no sign of haste: the next one is tried at once.
+STOOD_SECONDS = 4.0
 #: Access refused: wrong rights do not heal by haste.
 REFUSED_BACKOFF_SECONDS = 10.0
 
@@ -79,8 +84,9 @@ class Consumer:
         self._idle_seconds = idle_seconds
         self._prefetch = prefetch
         self._sparing = sparing
-        self._backoff = 0.5
+        self._backoff = FIRST_BACKOFF_SECONDS
         self._connection: Any = None
+        self._connected_at = math.inf
         self._box: list[tuple[int, Delivery]] = []
         self._lost: list[Any] = []
         #: When the loop last went round, by the monotonic clock: a watchdog may ask.
@@ -94,16 +100,16 @@ class Consumer:
         """Consumes until `stop` is set."""
         while not stop.is_set():
             self.turned_at = time.monotonic()
-            connection, why = None, ""
+            why, self._connection, self._connected_at = "", None, math.inf
             try:
                 self._ready()
-                connection = self._connect()
+                self._connect()
                 self._on_state("consuming")
                 self._on_start()
-                self._consume(connection, stop)
+                self._consume(stop)
             except Exception as error:  # pika raises some outside its own tree
                 why = self._explain(error)
-            self._farewell(connection)
+            self._farewell()
             if why:
                 self._on_state(f"waiting for the broker: {why}")
                 self._broker = self._broker.rotated()
@@ -135,10 +141,11 @@ class Consumer:
         except Exception:  # it is being closed: the loop is awake
             return
 
-    def _connect(self) -> Any:
+    def _connect(self) -> None:
         import pika
 
         self._connection = connection = pika.BlockingConnection(pika_parameters(self._broker, "consume"))
+        self._connected_at = time.monotonic()
         self._channel = channel = connection.channel()
         self._box, self._lost = [], []
         channel.add_on_cancel_callback(self._lost.append)
@@ -147,7 +154,6 @@ class Consumer:
             channel.basic_qos(prefetch_count=self._sparing.get(queue, self._prefetch))
             channel.basic_consume(queue, self._taker(queue))
         self.connections += 1
-        return connection
 
     def _taker(self, queue: str) -> Callable[..., None]:
         def take(_channel: Any, method: Any, properties: Any, body: bytes) -> None:
@@ -158,10 +164,10 @@ class Consumer:
 
         return take
 
-    def _consume(self, connection: Any, stop: threading.Event) -> None:
+    def _consume(self, stop: threading.Event) -> None:
         probe_at = time.monotonic() + PROBE_SECONDS
         while not stop.is_set():
-            connection.process_data_events(time_limit=self._idle_seconds)
+            self._connection.process_data_events(time_limit=self._idle_seconds)
             self.turned_at = time.monotonic()
             self._listen()
             if self._box:
@@ -169,7 +175,7 @@ class Consumer:
             self._idle()
             if time.monotonic() > probe_at:
                 self._probe()
-                probe_at, self._backoff = time.monotonic() + PROBE_SECONDS, 0.5
+                probe_at, self._backoff = time.monotonic() + PROBE_SECONDS, FIRST_BACKOFF_SECONDS
 
     def _listen(self) -> None:
         if self._lost:
@@ -205,6 +211,8 @@ class Consumer:
     def _explain(self, error: Exception) -> str:
         code = getattr(error, "reply_code", None)
         why = f"{code} {getattr(error, 'reply_text', '')}" if code else f"{type(error).__name__}: {error}"
+        if time.monotonic() - self._connected_at > STOOD_SECONDS:
+            self._backoff = FIRST_BACKOFF_SECONDS
         if code == 403:
             self._backoff = REFUSED_BACKOFF_SECONDS
         if code == 404:
@@ -218,10 +226,10 @@ class Consumer:
         stop.wait(self._backoff * (0.5 + random.random()))
         self._backoff = min(self._backoff * 2, LONGEST_BACKOFF_SECONDS)
 
-    def _farewell(self, connection: Any) -> None:
-        if connection is None or not connection.is_open:
+    def _farewell(self) -> None:
+        if self._connection is None or not self._connection.is_open:
             return
         try:
-            connection.close()
+            self._connection.close()
         except Exception as error:  # it is gone anyway; whatever it held comes again
             self._on_state(f"closing: {type(error).__name__}")

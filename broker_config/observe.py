@@ -24,7 +24,7 @@ def observe(management: Management) -> State:
 
 def _roads(management: Management) -> dict[Kind, dict[str, Content]]:
     exchanges = management.get("exchanges", VHOST, query="columns=name,type,durable,auto_delete,internal,arguments")
-    queues = management.get("queues", VHOST, query="columns=name,durable,auto_delete,arguments,members")
+    queues = management.get("queues", VHOST, query="columns=name,durable,auto_delete,arguments,members,messages")
     return {
         Kind.EXCHANGE: {e["name"]: e for e in exchanges if _is_ours(e["name"])},
         Kind.POLICY: {p["name"]: p for p in management.get("policies", VHOST) if _is_ours(p["name"])},

@@ -176,8 +176,9 @@ class Publisher:
             "message_id": letter.message_id,
             "timestamp": int(time.time()),
             "user_id": self._broker.user,
-            "application_headers": dict(letter.headers),
         }
+        if letter.headers:
+            properties["application_headers"] = dict(letter.headers)
         if letter.correlation_id:
             properties["correlation_id"] = letter.correlation_id
         if letter.type:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import math
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,8 +15,12 @@ from ..models.moment import now as time_now
 from ..models.store import Placement, writing
 from .events import Happened, record
 
+log = logging.getLogger(__name__)
+
 #: The topology is repaired at most this often by one process, in seconds.
 REPAIR_SECONDS = 10.0
+#: Between two looks at the broker, in seconds, however often one is asked for.
+BETWEEN_LOOKS_SECONDS = 1.0
 
 
 @dataclass
@@ -31,6 +38,45 @@ class Repair:
             return
         self.repaired_at = time.monotonic()
         tell(self.engine, self.actor, because, list(self.act()))
+
+    def look(self) -> None:
+        """Repairs what needs it, and says nothing if nothing does. Raises what `act` raises."""
+        steps = list(self.act())
+        if steps:
+            tell(self.engine, self.actor, "the broker was away", steps)
+
+
+@dataclass
+class Look:
+    """Looks the broker over whenever it may have been away, on a thread of its own: it may have come back unfit.
+
+    Consumers and publishers cannot find that out: a queue without a leader leaves them waiting. Whoever connects asks
+    for a look, so one comes soon after the broker is back.
+    """
+
+    repair: Repair
+    _is_due: threading.Event = field(default_factory=threading.Event)
+
+    def ask(self) -> None:
+        """The broker may have been away."""
+        self._is_due.set()
+
+    def run(self, stop: threading.Event) -> None:
+        """Looks when asked to, and again after a while if it could not; ends soon after `stop`."""
+        last, again_at = "", math.inf
+        while not stop.is_set():
+            if not self._is_due.wait(BETWEEN_LOOKS_SECONDS) and time.monotonic() < again_at:
+                continue
+            self._is_due.clear()
+            why, again_at = "", math.inf
+            try:
+                self.repair.look()
+            except Exception as error:  # broker or store is still away, or half up
+                why, again_at = str(error), time.monotonic() + REPAIR_SECONDS
+                if why != last:
+                    log.warning("cannot look the broker over", extra={"action": "look", "why": why})
+            last = why
+            stop.wait(BETWEEN_LOOKS_SECONDS)
 
 
 def tell(engine: Engine, actor: str, because: str, steps: Sequence[str]) -> None:

@@ -1,0 +1,22 @@
+"""Quorum queues left without a leader, as RabbitMQ leaves them when it is killed within a moment of their making."""
+
+from __future__ import annotations
+
+import signal
+
+from .rabbitmq import RabbitMQ
+
+#: What the broker does with a replica that it has no note of: begins it anew, and nobody calls an election.
+LOSE = """
+{{ok, Queue}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"onehost">>, queue, <<"{queue}">>)),
+ok = ra:force_delete_server(quorum_queues, amqqueue:get_pid(Queue)),
+{{[_], []}} = rabbit_quorum_queue:recover(<<"onehost">>, [Queue]).
+"""
+
+
+def lose_leaders(broker: RabbitMQ, *queues: str) -> None:
+    """Kills the broker and starts it; nobody leads these queues then, and whatever was in them is gone."""
+    for queue in queues:
+        broker.ctl(["eval", LOSE.format(queue=queue)])
+    broker.stop(signal.SIGKILL)
+    broker.start()
