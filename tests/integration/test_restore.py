@@ -6,8 +6,10 @@ import dataclasses
 import json
 import threading
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from sqlalchemy import select
@@ -243,6 +245,11 @@ def test_a_restore_is_refused(cluster: Cluster, tmp_path: Path) -> None:
             assert alone
             with pytest.raises(Refused, match=f"onehost {duty} run"):
                 restore.restore(url, path, "operator")
+    with (
+        patch.object(restore, "time_now", lambda: now() - timedelta(hours=2)),
+        pytest.raises(Refused, match=r"the clock here shows 7[12]\d\d s before"),
+    ):
+        restore.restore(url, path, "operator")
 
 
 # ---- without a broker

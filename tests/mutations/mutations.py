@@ -191,6 +191,20 @@ MUTATIONS = (
         (BULK,),
     ),
     Mutation(
+        "old letters in the queue are listed at the start",
+        "workers/sync.py",
+        "self._uncovered |= set(Digest.parse(self._said).differing(self._ledger.digest))",
+        "pass",
+        ("tests/unit/workers/test_sync.py",),
+    ),
+    Mutation(
+        "a clock behind the backup is refused",
+        "producer/restore.py",
+        "    if behind > CLOCK_BEHIND:\n",
+        "    if False:\n",
+        (RESTORE,),
+    ),
+    Mutation(
         "a restore begins a life of its own",
         "producer/lives.py",
         "life = max(_minutes(now), above + 1, 1)",

@@ -47,10 +47,9 @@ class Rules(Always):
         self.remember_confirmed()
         self._run()
         for each in self._world.nodes.values():
+            self._remove_by_hand(each)
             self._forget_what_is_not_there(each)
         self._run()
-        for each in self._world.nodes.values():
-            self._remove_by_hand(each)
 
     def _forget_what_is_not_there(self, node: Node) -> None:
         """A person starts a node with an empty ledger, if store and ledger agree on what the machine does not hold.

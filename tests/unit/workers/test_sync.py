@@ -59,6 +59,21 @@ def test_a_node_that_agrees_is_synced_by_the_welcome(sync: Sync) -> None:
     assert sync.synced.is_set() and sync.to_say() == []
 
 
+def test_what_lay_in_the_queue_is_listed_at_the_start(ledger: Ledger, sync: Sync) -> None:
+    """It came after the hello, so the manager has not compared it, and it may be of a life of the store that is over."""
+    said = hello(sync)
+    ledger.store([letter(5, 3)])
+    sync.hear(welcome(said, []))
+    assert not sync.synced.is_set()
+    (listed,) = sync.to_say()
+    assert (listed["buckets"], listed["rows"]) == ([5], [[5, 3, 0]])
+    sync.hear(cover(said, [5], [[5, 4]]))
+    assert not sync.synced.is_set(), "the old one is not applied before the newer one is there"
+    ledger.store([letter(5, 4)])
+    sync.look()
+    assert sync.synced.is_set()
+
+
 def test_differing_buckets_are_listed_and_covered_before_it_is_synced(ledger: Ledger, sync: Sync) -> None:
     ledger.store([letter(1), letter(257, 4), letter(2)])
     said = hello(sync)
