@@ -34,7 +34,7 @@ def clean(text: str, longest: int) -> str:
 
 
 def _check_clean(text: str) -> None:
-    if clean(text, len(text)) != text:
+    if not (text.isascii() and "\0" not in text) and clean(text, len(text)) != text:
         raise ValidationError("holds NUL or half of a surrogate pair")
 
 
@@ -121,6 +121,8 @@ class ActionSchema(Schema):
     name = _text(required=True)
     verb = _text(40, required=True)
     expires_seconds = _seconds(required=True)
+    #: What it is told beside the verb: which daemon.
+    given = field.Dict(load_default=dict)
 
 
 class HailSchema(Schema):
@@ -139,7 +141,10 @@ class PauseSchema(Schema):
 
 
 class QuestionSchema(Schema):
-    """What would change on a node if this were wanted? Nothing is written; a late answer helps nobody."""
+    """Something asked of a node. Nothing is written; a late answer helps nobody.
+
+    A dry run asks what would change if the payload were wanted; for the others it says more of what is asked.
+    """
 
     form = _text(required=True)
     node = _text(required=True)
@@ -154,16 +159,22 @@ class QuestionSchema(Schema):
     roles = field.List(_text(40), load_default=list, validate=validate.Length(max=32))
     secrets = field.Dict(load_default=dict)
     payload = field.Dict(required=True, allow_none=True)
+    #: dry-run, check or daemon.
+    asks = _text(40, load_default="dry-run")
+    #: Nobody listens any more after this long.
+    seconds = _seconds(load_default=5.0)
 
 
 class AnswerSchema(Schema):
-    """A node's answer to a question: the difference, or why it cannot tell."""
+    """A node's answer to a question: what it found, or why it cannot tell."""
 
     form = _text(required=True)
     node = _text(required=True)
     question = _text(required=True)
     reason = _text(MAX_BODY_BYTES, load_default="")
     difference = _texts()
+    #: The answer to what is no dry run.
+    told = field.Dict(load_default=dict)
 
 
 class AckSchema(Schema):
@@ -247,6 +258,22 @@ class BeatSchema(Schema):
     signals = field.Dict(keys=_text(MAX_WORD), values=_whole(), load_default=dict,
                          validate=validate.Length(max=MAX_KEYS))  # fmt: skip
     blocked = _texts(MAX_TEXT)
+    #: Daemons that should run and do not; those that were stopped on purpose, and when.
+    down = _texts(MAX_TEXT)
+    stopped = _texts(MAX_TEXT)
+    #: How many differences from the ledger were found last, and the first of them.
+    drifted = _whole(load_default=0)
+    drift = _texts(MAX_TEXT)
+    at = _seconds(required=True)
+
+
+class UsageSchema(Schema):
+    """How much accounts hold, as the node that keeps their files has measured it."""
+
+    form = _text(required=True)
+    node = _text(required=True)
+    #: [id, bytes] of each account.
+    stored = _tuples(2, required=True, validate=validate.Length(max=LISTED_AT_ONCE))
     at = _seconds(required=True)
 
 
@@ -263,4 +290,5 @@ FORMS: Mapping[str, type[Schema]] = {
     "ack": AckSchema,
     "hello": HelloSchema,
     "beat": BeatSchema,
+    "usage": UsageSchema,
 }

@@ -7,10 +7,10 @@ passes the field's own validators. For those, what the schema would give is know
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from marshmallow import Schema, ValidationError
+from marshmallow import Schema, ValidationError, validate
 from marshmallow import fields as field
 
 #: What a schema would load of this, or None: then ask the schema.
@@ -47,37 +47,56 @@ def glance(schema: Schema) -> Glance:
 
 def _plain(of: field.Field[Any]) -> Plain:
     """Whether a value of this field is plain."""
-    wanted = _TYPES.get(type(of))
-    inner = _inner(of)
-    checks = list(of.validators)
+    wanted, allows_none = _TYPES.get(type(of)), of.allow_none
+    checks = [*map(_passes, of.validators), *_inner(of)]
+    first, rest = checks[0] if checks else _anything, _every(checks[1:])
 
     def is_plain(value: Any) -> bool:
-        if value is None:
-            return of.allow_none
-        if type(value) is not wanted or not inner(value):
-            return False
-        try:
-            for check in checks:
-                check(value)
-        except ValidationError:
-            return False
-        return True
+        if type(value) is not wanted:
+            return value is None and allows_none
+        return first(value) and rest(value)
 
     return is_plain
 
 
-def _inner(of: field.Field[Any]) -> Plain:
+def _every(checks: Sequence[Plain]) -> Plain:
+    if len(checks) > 1:
+        return lambda value: all(check(value) for check in checks)
+    return checks[0] if checks else _anything
+
+
+def _passes(check: Callable[[Any], Any]) -> Plain:
+    """Whether a value gets past a validator; those that nearly every field has without the way into the library."""
+    if type(check) is validate.Length and check.equal is None and check.min is None and check.max is not None:
+        longest = check.max
+        return lambda value: len(value) <= longest
+    if type(check) is validate.Range and check.min_inclusive and check.max_inclusive:
+        least, most = check.min, check.max
+        if least is not None and most is not None:
+            return lambda value: bool(least <= value <= most)
+
+    def passes(value: Any) -> bool:
+        try:
+            check(value)
+        except ValidationError:
+            return False
+        return True
+
+    return passes
+
+
+def _inner(of: field.Field[Any]) -> list[Plain]:
     """Whether what a value holds is plain."""
     if isinstance(of, field.List):
         each = _plain(of.inner)
-        return lambda value: all(map(each, value))
+        return [lambda value: all(map(each, value))]
     if isinstance(of, field.Dict):
         key = _plain(of.key_field) if of.key_field else _anything
         item = _plain(of.value_field) if of.value_field else _anything
-        return lambda value: all(map(key, value)) and all(map(item, value.values()))
+        return [lambda value: all(map(key, value)) and all(map(item, value.values()))]
     if isinstance(of, field.Float):
-        return math.isfinite
-    return _anything
+        return [math.isfinite]
+    return []
 
 
 def _anything(_value: Any) -> bool:

@@ -21,8 +21,8 @@ from ..models.canonical import canonical
 from ..models.crash import crash_point
 from ..models.metrics import SIZES, Tally
 from ..models.moment import now as time_now
-from ..models.store import Event, Hello, NodeStatus, Placement, bells, digests, retried, together, writing
-from . import actions, claims, counting, metrics, stages
+from ..models.store import Event, Hello, NodeStatus, Placement, bells, digests, pipelined, retried, together, writing
+from . import actions, claims, counting, metrics, stages, usage
 from . import dead as dead_letters
 from .counting import Change, shortened
 from .events import Happened, record
@@ -83,6 +83,7 @@ class Audit:
             dead_letters.keep(connection, died, now)
             _hellos(connection, good, now)
             self._presence.hear(connection, [(n, each) for n, each in good if each.form in ("beat", "hello")], now)
+            usage.store(connection, [(n, each) for n, each in good if each.form == "usage"], now)
             _acknowledgements(connection, [(n, each) for n, each in good if each.form == "ack"], now)
             crash_point("audit.written")
         return [delivery for delivery, _ in dead]
@@ -113,22 +114,23 @@ def _acknowledgements(connection: Connection, acks: Sequence[tuple[Node, wire.Le
     new = [(node, ack) for node, ack in taken if ack["action"] is None]
     if of_actions := [(node, ack) for node, ack in taken if ack["action"] is not None]:
         actions.acknowledged(connection, of_actions, now)
+    moved, epochs = _count_numbers(connection, taken, next_ones)
     if not new:
-        _count_numbers(connection, taken, next_ones)
+        together.change(connection, NodeStatus, moved, ("node_id",))
         return
     placed = _placements(connection, new)
     jobs = counting.jobs(connection, [(ack["id"], ack["generation"], placed.get((ack["id"], node.id)))
                                       for node, ack in new])  # fmt: skip
     owners = {(job.resource_id, job.generation): job.id for job in jobs}
-    record(
-        connection, [_event(node, ack, placed, owners.get((ack["id"], ack["generation"])), now) for node, ack in new]
-    )
-    epochs = _count_numbers(connection, taken, next_ones)
-    _retrying(connection, new, placed, now)
     changes, outcomes = _changes(new, placed, epochs)
-    _raise(connection, outcomes, placed, now)
-    counted = counting.count(connection, jobs, changes, now)
-    claims.release(connection, {change.resource_id for change in outcomes})
+    with pipelined(connection):
+        record(connection, [_event(node, ack, placed, owners.get((ack["id"], ack["generation"])), now)
+                            for node, ack in new])  # fmt: skip
+        together.change(connection, NodeStatus, moved, ("node_id",))
+        _retrying(connection, new, placed, now)
+        _raise(connection, outcomes, placed, now)
+        counted = counting.count(connection, jobs, changes, now)
+        claims.release(connection, {change.resource_id for change in outcomes})
     stages.advance(connection, counted, now)
     bells.ring(connection, bells.JOBS)
 
@@ -176,25 +178,26 @@ def _locked(dialect: str) -> Executable:
 
 
 def _event(node: Node, ack: wire.Letter, placed: Placed, job_id: int | None, now: datetime) -> Happened:
-    row = placed.get((ack["id"], node.id))
-    strange = row is None or ack["generation"] > row.wanted
+    said, row = ack.body, placed.get((ack["id"], node.id))
+    strange = row is None or said["generation"] > row.wanted
     detail = {
-        "generation": ack["generation"], "reason": ack["reason"][: wire.MAX_TEXT],
-        "difference": shortened(ack["difference"]),
-        "seconds": ack["seconds"], "at": datetime.fromtimestamp(ack["at"], UTC).isoformat(),
+        "generation": said["generation"], "reason": said["reason"][: wire.MAX_TEXT],
+        "difference": shortened(said["difference"]),
+        "seconds": said["seconds"], "at": datetime.fromtimestamp(said["at"], UTC).isoformat(),
     }  # fmt: skip
     return Happened(
-        "acknowledgement", routing.node_user(node.name), now, ack["noun"], ack["name"], ack["id"], node.name, node.id,
-        job_id=job_id, outcome="strange" if strange else ack["outcome"], epoch=ack["epoch"], number=ack["number"],
-        detail=detail,
+        "acknowledgement", routing.node_user(node.name), now, said["noun"], said["name"], said["id"], node.name,
+        node.id, job_id=job_id, outcome="strange" if strange else said["outcome"], epoch=said["epoch"],
+        number=said["number"], detail=detail,
     )  # fmt: skip
 
 
 def _count_numbers(connection: Connection, acks: Sequence[tuple[Node, wire.Letter]],
-                   known: set[Number]) -> dict[int, int | None]:  # fmt: skip
-    """Moves each node's floor: all numbers of its epoch up to there are stored, and the node may forget them.
+                   known: set[Number]) -> tuple[list[dict[str, int]], dict[int, int | None]]:  # fmt: skip
+    """How far the floor of each node moves with these, and the present epoch of each node.
 
-    `known` are numbers that were stored before, of those that follow on these. Gives the present epoch of each node.
+    All numbers of its epoch up to the floor are stored, and the node may forget them. `known` are numbers that were
+    stored before, of those that follow on these.
     """
     dialect = connection.dialect.name
     rows = connection.execute(_floors(dialect), together.listed(dialect, {node.id for node, _ in acks})).all()
@@ -211,10 +214,11 @@ def _count_numbers(connection: Connection, acks: Sequence[tuple[Node, wire.Lette
         stored = select(Event.number).where(
             Event.node_id == node_id, Event.epoch == epoch, Event.number > floors[node_id]
         )
-        floors[node_id] = _floor(floors[node_id], set(connection.execute(stored).scalars()))
+        floors[node_id] = _floor(
+            floors[node_id], {*connection.execute(stored).scalars(), *new.get((node_id, epoch), ())}
+        )
     moved = [{"node_id": row.node_id, "acked": floors[row.node_id]} for row in rows if floors[row.node_id] != row.acked]
-    together.change(connection, NodeStatus, moved, ("node_id",))
-    return {row.node_id: row.epoch for row in rows}
+    return moved, {row.node_id: row.epoch for row in rows}
 
 
 @cache

@@ -15,8 +15,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Executable, Row, Update, and_, bindparam, or_, select, tuple_, update
 
 from ..models import nouns, states
-from ..models.store import Claim, Job, Placement, Resource, Revision, Target, bells, digests, together
-from . import membership, numbers, stages
+from ..models.store import Claim, Job, Placement, Resource, Revision, Target, bells, digests, pipelined, together
+from . import limits, membership, numbers, ownership, stages
 from .difference import difference
 from .events import Happened, record
 from .making import keep_manager_fields
@@ -77,7 +77,6 @@ def change(connection: Connection, around: Surroundings, wishes: Sequence[Wish],
             around.forget()
             return None
         _place(connection, changings, ids)
-        _write(connection, changings, now)
         jobs = _begin(connection, changings, {resource_id for _, resource_id in running}, now)
     return [_receipt(each, jobs) if each.changed else _unchanged(each) for each in wanted]
 
@@ -85,7 +84,9 @@ def change(connection: Connection, around: Surroundings, wishes: Sequence[Wish],
 def _only_sets(noun: nouns.Noun, wish: Wish) -> bool:
     verb = noun.verb(wish.verb)
     plain = (wish.if_generation, wish.idempotency_key, wish.batch, wish.max_fail) == (None, None, None, None)
-    return plain and noun.name != "node" and verb is not None and not verb.makes and not verb.removes
+    # A node, and what others follow, changes more than itself.
+    plain = plain and noun.name != "node" and not nouns.followers(noun.name)
+    return plain and verb is not None and not verb.makes and not verb.removes
 
 
 def _living(connection: Connection, names: set[tuple[str, str]]) -> dict[tuple[str, str], Any]:
@@ -112,14 +113,17 @@ def _changing(noun: nouns.Noun, name: str, wish: Wish, resource: Row[Any]) -> Ch
 def _specify(each: Changing, around: Surroundings) -> bool:
     """Works out what is wanted from now on; gives whether that is all: no number to be given, nothing destroyed."""
     noun, before = each.noun, each.before
-    if any(before.get(key) is None for key in noun.manager_fields):
+    if any(before.get(key) is None for key in noun.manager_fields - noun.following_fields):
         return False
     verb = noun.verb(each.wish.verb)
     spec = noun.load(before | dict(verb.fixed or {} if verb else {}) | dict(each.wish.fields))
+    spec = ownership.inherit(noun, each.name, keep_manager_fields(noun, spec, before), before, around)
+    if each.wish.parent is None:
+        limits.check(noun, each.name, spec, before, around)
     noun.check(each.name, spec, before, around)
-    each.spec = noun.number(keep_manager_fields(noun, spec, before), before, around)
+    each.spec = noun.number(spec, before, around)
     each.changed = difference(noun, before, each.spec)
-    around.note(noun.name, each.name, each.spec)
+    around.note(noun.name, each.name, each.spec, each.resource.id)
     return not noun.destroys(each.spec, before)
 
 
@@ -205,17 +209,19 @@ def _begin(connection: Connection, changings: Sequence[Changing], busy: set[int]
            now: datetime) -> dict[int, int]:  # fmt: skip
     """Their jobs by resource, the first stage opened; `busy` are resources for which older jobs go on."""
     jobs = _jobs(connection, changings, now)
-    together.add(connection, Target, [
-        {"job_id": jobs[each.resource.id], "node_id": node, "stage": stage, "opened_at": None if stage else now}
-        for each in changings for node, stage in sorted(each.members.stage_of.items())
-    ])  # fmt: skip
-    _want(connection, changings)
-    record(connection, [
-        Happened(f"{each.noun.name}.{each.wish.verb}", each.wish.actor, now, each.noun.name, each.name,
-                 each.resource.id, job_id=jobs[each.resource.id], outcome="submitted",
-                 detail={"difference": each.changed, "generation": each.generation, "reason": each.wish.reason,
-                         "source": each.wish.source}) for each in changings
-    ])  # fmt: skip
+    with pipelined(connection):
+        _write(connection, changings, now)
+        together.add(connection, Target, [
+            {"job_id": jobs[each.resource.id], "node_id": node, "stage": stage, "opened_at": None if stage else now}
+            for each in changings for node, stage in sorted(each.members.stage_of.items())
+        ])  # fmt: skip
+        _want(connection, changings)
+        record(connection, [
+            Happened(f"{each.noun.name}.{each.wish.verb}", each.wish.actor, now, each.noun.name, each.name,
+                     each.resource.id, job_id=jobs[each.resource.id], outcome="submitted",
+                     detail={"difference": each.changed, "generation": each.generation, "reason": each.wish.reason,
+                             "source": each.wish.source}) for each in changings
+        ])  # fmt: skip
     for each in changings:
         if each.resource.id in busy:
             stages.supersede(connection, each.resource.id, jobs[each.resource.id], now)
@@ -231,7 +237,8 @@ def _jobs(connection: Connection, changings: Sequence[Changing], now: datetime) 
          "name": each.name, "generation": each.generation, "actor": each.wish.actor, "source": each.wish.source,
          "reason": each.wish.reason, "wish": each.mark, "state": states.Job.RUNNING, "stage": 0,
          "stages": json.dumps(each.members.waits_for_all).encode(), "targets": len(each.members.stage_of), "applied": 0,
-         "failed": 0, "closed": 0, "submitted_at": now, "deadline_at": now + each.wish.deadline} for each in changings
+         "failed": 0, "closed": 0, "submitted_at": now, "deadline_at": now + each.wish.deadline,
+         "parent_id": each.wish.parent.job_id if each.wish.parent else None} for each in changings
     ]  # fmt: skip
     return together.add_numbered(connection, Job, rows, "resource_id")
 

@@ -21,7 +21,7 @@ from ..models import wire
 from ..models.crash import crash_point
 from ..models.metrics import SIZES, Tally
 from ..models.moment import now as time_now
-from ..models.store import Action, Hello, Placement, Target, bells, reading, together, writing
+from ..models.store import Action, Hello, Placement, Target, bells, pipelined, reading, together, writing
 from . import actions, lives, metrics, pause, resync
 from .events import Happened, record
 from .membership import nodes
@@ -158,12 +158,13 @@ class Relay:
         back = {**report.unroutable, **dict.fromkeys(report.nacked, "refused by the broker: the node's queue is full")}
         returned = [waiting for waiting in batch if waiting.letter.message_id in back]
         with writing(self.engine) as connection:
-            if placed:
-                self._mark_placed(connection, placed, now)
-            went = [waiting.action_id for waiting in done if waiting.action_id]
-            if went:
-                connection.execute(delete(Action).where(Action.id.in_(went)))
-                _mark_targets(connection, [waiting for waiting in done if waiting.action_id], now)
+            with pipelined(connection):
+                if placed:
+                    self._mark_placed(connection, placed, now)
+                went = [waiting.action_id for waiting in done if waiting.action_id]
+                if went:
+                    connection.execute(delete(Action).where(Action.id.in_(went)))
+                    _mark_targets(connection, [waiting for waiting in done if waiting.action_id], now)
             self._hold_back(connection, returned, back, now)
 
     def _mark_placed(self, connection: Connection, placed: list[Waiting], now: datetime) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Executable, Row, and_, func, or_, select, update
 
 from ..models import states
-from ..models.store import Job, NodeStatus, Placement, Target, bells, digests, together
+from ..models.store import Job, NodeStatus, Placement, Target, bells, digests, pipelined, together
 from . import grace
 from .events import Happened, record
 
@@ -96,6 +96,7 @@ def cancel(connection: Connection, job_id: int, noun: str, name: str, resource_i
            now: datetime) -> None:  # fmt: skip
     """Part of the wish that takes a job's place: what it has not opened yet is closed as cancelled."""
     close_targets(connection, [job_id], states.Target.CANCELLED, f"cancelled by {actor}", now)
+    connection.execute(update(Job).where(Job.id == job_id).values(grace_until_at=None))
     record(connection, [Happened("job.cancel", actor, now, noun, name, resource_id, job_id=job_id,
                                  outcome="submitted")])  # fmt: skip
     advance(connection, [job_id], now)
@@ -219,7 +220,7 @@ def _end_if_final(connection: Connection, jobs: Sequence[Row[Any]], became: Mapp
             "failed": count.get(states.Target.FAILED, 0),
             "closed": sum(count.get(word, 0) for word in CLOSED),
         }
-        if count.get(None, 0) or job.state == states.Job.EXPIRED:
+        if count.get(None, 0) or job.state == states.Job.EXPIRED or _waits(job, count, now):
             going_on.append({"id": job.id, **numbers})
             continue
         state = verdict(count)
@@ -228,9 +229,15 @@ def _end_if_final(connection: Connection, jobs: Sequence[Row[Any]], became: Mapp
         ended.append({"id": job.id, **numbers, "state": state, "ended_at": now, "grace_until_at": None})
         happened.append(Happened("job.end", "onehost", now, job.noun, job.name, job.resource_id, job_id=job.id,
                                  outcome=state, detail={"kind": job.kind, **numbers}))  # fmt: skip
-    together.change(connection, Job, going_on, ("id",))
-    together.change(connection, Job, ended, ("id",))
-    record(connection, happened)
+    with pipelined(connection):
+        together.change(connection, Job, going_on, ("id",))
+        together.change(connection, Job, ended, ("id",))
+        record(connection, happened)
+
+
+def _waits(job: Row[Any], count: Mapping[str | None, int], now: datetime) -> bool:
+    """Whether a job whose targets are all closed is kept open by its grace time: its last stage has no nodes."""
+    return grace.holds_back(job, now) and not count.get(states.Target.HALTED)
 
 
 def verdict(count: dict[str | None, int]) -> states.Job:

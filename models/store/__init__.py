@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .engine import connect, part, reading, retried, writing
+from .pipeline import pipelined
 from .records import Dead, Event, Seal
 from .tables import (
     Action,
@@ -18,6 +19,7 @@ from .tables import (
     Resource,
     Revision,
     Target,
+    Usage,
 )
 
 __all__ = [
@@ -37,8 +39,10 @@ __all__ = [
     "Revision",
     "Seal",
     "Target",
+    "Usage",
     "connect",
     "part",
+    "pipelined",
     "reading",
     "retried",
     "writing",

@@ -14,7 +14,8 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.pool import QueuePool
 
 from ..errors import Unreachable
-from . import bells, digests
+from . import bells, digests, rested
+from .pipeline import pipelined
 
 #: How long a writer waits for another one, in seconds.
 BUSY_SECONDS = 30
@@ -30,14 +31,11 @@ def connect(url: str) -> Engine:
     """An engine for the store's URL, SQLite or PostgreSQL. Connects lazily: use it by `reading` and `writing`."""
     if url.startswith("sqlite"):
         return sqlite(url)
-    return create_engine(
-        url,
-        pool_pre_ping=True,
-        poolclass=QueuePool,
-        pool_size=4,
-        connect_args={"connect_timeout": 5},
-        hide_parameters=True,
+    engine = create_engine(
+        url, poolclass=QueuePool, pool_size=4, connect_args={"connect_timeout": 5}, hide_parameters=True
     )
+    rested.look_after(engine)
+    return engine
 
 
 def sqlite(url: str, **pragmas: str) -> Engine:
@@ -65,11 +63,13 @@ def writing(engine: Engine) -> Iterator[Connection]:
     """One transaction that may write, committed at the end. Raises Unreachable if the store does not answer."""
     with _reached(engine), engine.connect() as connection:
         connection = connection.execution_options(writes=True)
-        with connection.begin():
+        with connection.begin() as transaction:
             digests.begin(connection)
             yield connection
-            digests.before_commit(connection)
-            bells.before_commit(connection)
+            with pipelined(connection):
+                digests.before_commit(connection)
+                bells.before_commit(connection)
+                transaction.commit()
         bells.after_commit(connection)
 
 

@@ -50,12 +50,16 @@ class Resource(Base):
     absent: Mapped[bool] = mapped_column(default=False)
     #: The highest earlier id of this noun and name; 0 if it is the first.
     replaces: Mapped[int] = mapped_column(default=0)
+    #: The resource it belongs to and is removed with.
+    owner_id: Mapped[int | None] = mapped_column(ForeignKey("resource.id"))
     created_at: Mapped[datetime]
     changed_at: Mapped[datetime]
     __table_args__ = (
         Index("ix_resource_living", "noun", "name", unique=True, sqlite_where=sql("absent = 0"),
               postgresql_where=sql("NOT absent")),
         Index("ix_resource_names", "noun", "name", "id"),
+        Index("ix_resource_owner", "owner_id", sqlite_where=sql("owner_id IS NOT NULL"),
+              postgresql_where=sql("owner_id IS NOT NULL")),
     )  # fmt: skip
 
 
@@ -150,6 +154,8 @@ class Job(Base):
     destroys: Mapped[bool] = mapped_column(default=False, server_default=sql("false"))
     #: The fields of a held wish as JSON, secrets among them, until it is released or ended.
     held_wish: Mapped[bytes | None]
+    #: The job that asked for it: the removal of what its resource belongs to.
+    parent_id: Mapped[int | None] = mapped_column(ForeignKey("job.id"))
     submitted_at: Mapped[datetime]
     deadline_at: Mapped[datetime]
     ended_at: Mapped[datetime | None]
@@ -160,6 +166,8 @@ class Job(Base):
         Index("ix_job_kind", "kind", "id"),
         Index("ix_job_grace", "grace_until_at", sqlite_where=sql("grace_until_at IS NOT NULL"),
               postgresql_where=sql("grace_until_at IS NOT NULL")),
+        Index("ix_job_parent", "parent_id", sqlite_where=sql("parent_id IS NOT NULL"),
+              postgresql_where=sql("parent_id IS NOT NULL")),
         Index("ix_job_destroys", "actor", "submitted_at", sqlite_where=sql("destroys"),
               postgresql_where=sql("destroys")),
         {"sqlite_autoincrement": True},
@@ -229,6 +237,16 @@ class Hello(Base):
     body: Mapped[bytes]
     arrived_at: Mapped[datetime]
     __table_args__ = ({"sqlite_autoincrement": True},)
+
+
+class Usage(Base):
+    """How much an account holds, as the node that keeps its files measured it last."""
+
+    __tablename__ = "usage"
+    resource_id: Mapped[int] = mapped_column(ForeignKey("resource.id"), primary_key=True, autoincrement=False)
+    node_id: Mapped[int] = mapped_column(ForeignKey("resource.id"))
+    storage_bytes: Mapped[int]
+    measured_at: Mapped[datetime]
 
 
 class NodeStatus(Base):

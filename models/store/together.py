@@ -1,7 +1,7 @@
 """Many rows in one statement: found by their keys, changed each to its own values, or added.
 
-PostgreSQL takes them as arrays: one round trip and one plan, however many. Those of numbers and bytes are spelled
-here: the driver's own way, value by value, costs as much as all the rest. SQLite has no round trips; there the
+PostgreSQL takes them as arrays: one round trip and one plan, however many. They are spelled here: the driver's own
+way, value by value, costs as much as all the rest. SQLite has no round trips; there the
 keys of a search travel as one JSON text, and changes are the same statement once for each row.
 """
 
@@ -20,6 +20,7 @@ from sqlalchemy import (
     FromClause,
     Integer,
     LargeBinary,
+    String,
     Table,
     Text,
     and_,
@@ -132,18 +133,25 @@ def _given(connection: Connection, table: Table, rows: Sequence[Row]) -> Any:
 
 
 def _is_spelled(type_: Any) -> bool:
-    return isinstance(type_, Integer | Moment | LargeBinary)
+    return isinstance(type_, Integer | Moment | LargeBinary | String)
 
 
 def _spelled(type_: Any, values: Sequence[Any]) -> str:
-    """An array as PostgreSQL reads it, of what needs no care with quotes."""
+    """An array as PostgreSQL reads it."""
     if isinstance(type_, LargeBinary):
         words = ["NULL" if value is None else f'"\\\\x{value.hex()}"' for value in values]
     elif isinstance(type_, Moment):
         words = ["NULL" if value is None else str((value - EPOCH) // MICROSECOND) for value in values]
+    elif isinstance(type_, String):
+        words = ["NULL" if value is None else _quoted(value) for value in values]
     else:
         words = ["NULL" if value is None else str(int(value)) for value in values]
     return f"{{{','.join(words)}}}"
+
+
+def _quoted(text: str) -> str:
+    """A text within an array: between quotes, only these two characters mean anything."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 @cache
@@ -174,7 +182,8 @@ def _change(table: Table, new: Mapping[str, Any], key: tuple[str, ...], only: Co
 
 @cache
 def _add_one(table: Table) -> Insert:
-    return insert(table)
+    # Inline: nobody asks for the id that it is given, so there is nothing to read.
+    return insert(table).inline()
 
 
 @cache
@@ -192,5 +201,6 @@ def _columns(table: Table, names: Sequence[str]) -> FromClause:
 def _array(name: str, type_: Any) -> ColumnElement[Any]:
     if not _is_spelled(type_):
         return bindparam(f"_{name}", type_=ARRAY(type_))
-    kind = BigInteger() if isinstance(type_, Moment) else type_
+    # Text without its length: a cast would cut what is too long for its column, where an insert refuses it.
+    kind = BigInteger() if isinstance(type_, Moment) else Text() if isinstance(type_, String) else type_
     return cast(bindparam(f"_{name}", type_=Text), ARRAY(kind))

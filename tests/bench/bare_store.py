@@ -116,11 +116,6 @@ class PostgreSQL:
         )
         self.db.commit()
 
-    def open(self) -> int:
-        count = self.db.execute("SELECT count(*) FROM placement WHERE done < wanted").fetchone()
-        self.db.rollback()
-        return int(count[0]) if count else 0
-
 
 class SQLite:
     """By sqlite3: WAL, durable commits, BEGIN IMMEDIATE, executemany."""
@@ -187,9 +182,6 @@ class SQLite:
             [(r, g, count) for (r, g), count in crossed.items()],
         )
         self.db.execute("COMMIT")
-
-    def open(self) -> int:
-        return int(self.db.execute("SELECT count(*) FROM placement WHERE done < wanted").fetchone()[0])
 
 
 def connect(url: str) -> PostgreSQL | SQLite:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -29,6 +30,8 @@ from sides import Bare, Chain
 
 #: Warming up, not counted.
 WARM = 3
+#: A side that goes on has beats and clocks to catch up with; it is left alone for this long, in seconds.
+REST_SECONDS = 0.2
 #: PostgreSQL as it is installed: fsync on. More connections than a test has.
 POSTGRESQL = ("fsync=on", "max_connections=60")
 
@@ -76,6 +79,7 @@ def compared(chain: Chain, bare: Bare, jobs: int, rounds: int) -> dict[str, list
     for number in range(rounds + WARM):
         for mine, other in ((chain, bare), (bare, chain)):
             with other.frozen():
+                time.sleep(REST_SECONDS)
                 took = mine.took(jobs)
             if number >= WARM:
                 samples[mine.name].append(took)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -19,12 +20,13 @@ from typing import Any
 import bare
 import bare_store
 import pika
+import psycopg
 from sqlalchemy import func, select
 
 from onehost import migrations
 from onehost.broker_config import apply, bootstrap
 from onehost.models import settings
-from onehost.models.store import NodeStatus, Placement, reading
+from onehost.models.store import NodeStatus, reading
 from onehost.producer import Onehost, Wish, nodes
 
 HERE = Path(__file__).resolve().parent
@@ -36,15 +38,29 @@ READY_SECONDS, DONE_SECONDS = 600.0, 300.0
 LOOK_SECONDS = 0.001
 
 
+#: What is asked then: both stores have these columns.
+OPEN = "SELECT 1 FROM placement WHERE done < wanted LIMIT 1"
+
+
+def driver(store: str) -> Any:
+    """A connection that looks into a store by the driver alone: what looking costs is the same for both sides."""
+    path = store.removeprefix("sqlite://").replace("//", "/")
+    if path.startswith("/"):
+        return sqlite3.connect(path, isolation_level=None, timeout=30)
+    return psycopg.connect(store.replace("+psycopg", ""), autocommit=True)
+
+
 class Side:
-    """One side. Subclasses submit and look."""
+    """One side. Subclasses submit."""
 
     name = ""
 
-    def __init__(self, folder: Path, count: int) -> None:
+    def __init__(self, folder: Path, count: int, store: str) -> None:
         self.folder = folder
+        self.url = store
         self.names = [f"n{number:04}" for number in range(1, count + 1)]
         self.processes: dict[str, subprocess.Popen[str]] = {}
+        self.looks: Any = None
         folder.mkdir(parents=True, exist_ok=True)
 
     def start(self, name: str, command: Sequence[str | Path], **environment: str) -> None:
@@ -84,7 +100,8 @@ class Side:
 
     def is_done(self) -> bool:
         """Whether everything submitted is acknowledged, by what is committed."""
-        raise NotImplementedError
+        self.looks = self.looks or driver(self.url)
+        return self.looks.execute(OPEN).fetchone() is None
 
     def took(self, jobs: int = 1) -> float:
         """Seconds from the submit of so many jobs until all their acknowledgements are durable."""
@@ -111,6 +128,8 @@ class Side:
         for process in self.processes.values():
             process.wait(30)
         self.processes.clear()
+        if self.looks:
+            self.looks.close()
 
 
 class Chain(Side):
@@ -119,7 +138,7 @@ class Chain(Side):
     name = "onehost"
 
     def __init__(self, folder: Path, count: int, store: str, broker: Any, accounts: int = 50) -> None:
-        super().__init__(folder, count)
+        super().__init__(folder, count, store)
         self.settings: settings.Manager = broker.settings(folder)
         self.settings = settings.replace(self.settings, store=store)
         self.accounts = accounts
@@ -177,11 +196,6 @@ class Chain(Side):
         receipts = self.onehost.submit(wishes)
         assert all(receipt.job_id for receipt in receipts), "a wish changed nothing"
 
-    def is_done(self) -> bool:
-        with self.onehost.engine.connect() as connection:
-            is_open = select(Placement.node_id).where(Placement.done < Placement.wanted).limit(1)
-            return connection.execute(is_open).first() is None
-
     def stop(self) -> None:
         super().stop()
         self.onehost.close()
@@ -193,8 +207,8 @@ class Bare(Side):
     name = "bare"
 
     def __init__(self, folder: Path, count: int, store: str, broker: Any, accounts: int = 50) -> None:
-        super().__init__(folder, count)
-        self.port, self.url, self.accounts, self.turn = broker.port, store, accounts, 0
+        super().__init__(folder, count, store)
+        self.port, self.accounts, self.turn = broker.port, accounts, 0
         self.store = bare_store.connect(store)
         self.store.create(accounts, count)
         if bare.VHOST not in broker.ctl(["list_vhosts"]).split():
@@ -229,6 +243,3 @@ class Bare(Side):
     def submit(self, count: int) -> None:
         self.store.submit([(self.turn + at) % self.accounts + 1 for at in range(count)])
         self.turn += count
-
-    def is_done(self) -> bool:
-        return self.store.open() == 0
