@@ -152,7 +152,7 @@ class Always:
 
     def _check_changes(self, node: Node) -> None:
         """What a machine was made to hold was wanted, by a wish that was committed."""
-        for _, resource, generation, spec in node.machine.changes[self._changes[node.name] :]:
+        for (noun, _), resource, generation, spec in node.machine.changes[self._changes[node.name] :]:
             assert (resource, generation) in self._given.payloads, (
                 f"{node.name} holds {resource}.{generation}, which nobody has wished"
             )
@@ -162,7 +162,7 @@ class Always:
             assert payload == plain, f"{node.name} holds another spec of {resource}.{generation}"
             if node.name in self.rejoined:
                 self._given.forget(node)
-            else:
+            elif noun == "account":
                 self._given.applied(node, resource, spec)
         self._changes[node.name] = len(node.machine.changes)
         if self._lives:

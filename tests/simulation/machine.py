@@ -13,7 +13,7 @@ from onehost.workers.entry import Difference, Entry
 
 from .seams import POINTS
 
-NOUNS = ("account", "node", "virtual_service")
+NOUNS = ("account", "cron", "node", "virtual_service")
 SECRET = "password_hash"
 #: (noun, name)
 Thing = tuple[str, str]
@@ -93,6 +93,9 @@ class Recorder:
         return {"it": "changed" if spec else "made"}
 
     def prepare(self, entry: Entry, host: Any, view: Any) -> None:
+        owner = (entry.spec or {}).get("account")
+        if owner and self._machine.state.get(("account", owner), (0,))[0] != entry.spec["account_id"]:
+            raise Temporary(f"account {owner} of id {entry.spec['account_id']} is not here")
         how = self._machine.broken.get((self.noun, entry.name))
         if how:
             raise (Permanent if how == "permanent" else Temporary)("the machine does not want to")

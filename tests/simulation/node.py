@@ -53,8 +53,9 @@ class Node:
         if self.worker is not None:
             return
         user = routing.node_user(self.name)
-        config = settings.Worker(self.name, settings.Broker(user=user), self._path, beat_seconds=BEAT_SECONDS,
-                                 check_seconds=0)
+        config = settings.Worker(
+            self.name, settings.Broker(user=user), self._path, beat_seconds=BEAT_SECONDS, check_seconds=0
+        )
         worker = Worker(config, IdleHost(), known=self.machine.reconcilers())  # type: ignore[arg-type]
         worker.reporter._publisher = Publisher(self._bus, routing.EVENTS, user)  # type: ignore[assignment]
         worker.executor._news = Turns()  # type: ignore[assignment]

@@ -43,7 +43,14 @@ SERVICE = st.one_of(
     ),
     st.just(("delete", {})),
 )
+ENTRY = st.one_of(
+    st.builds(lambda name, minute: ("apply", {"account": name, "schedule": f"{minute} * * * *", "command": "true"}),
+              NAMES, st.integers(0, 2)),
+    st.tuples(st.sampled_from(["enable", "disable", "retry", "delete"]), st.just({})),
+)  # fmt: skip
 OTHER = st.one_of(
+    st.builds(lambda owner, change: Wish("cron", f"{change[1].get('account', owner)}.one", *change, "panel"),
+              NAMES, ENTRY),
     st.builds(lambda change: Wish("virtual_service", "http", *change, "panel"), SERVICE),
     st.builds(lambda name, verb: Wish("node", name, verb, {}, "panel"), NODES,
               st.sampled_from(["cordon", "uncordon", "drain"])),
