@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from onehost.models import nouns
+from onehost.models.states import Outcome
 from onehost.models.store import reading
 from onehost.producer import orphans, seal
 from onehost.producer.membership import nodes, stage_on
@@ -116,7 +117,8 @@ class Rules(Always):
         for noun, name, resource, generation, absent in self._raw.execute(query).fetchall():
             placed = {n: row for (r, n), row in self._placed.items() if r == resource}
             belongs = {n for n, each in alive.items() if stage_on(nouns.noun(noun), name, each) is not None}
-            good = {n for n, row in placed.items() if row[:4] == (generation,) * 4}
+            # What was applied may fail later, of the same generation: the ledger was lost, and an orphan is in the way.
+            good = {n for n, row in placed.items() if row == (*(generation,) * 4, Outcome.APPLIED)}
             if placed.keys() - good or (not absent and belongs - good):
                 found[noun, name] = f"{found.get((noun, name), '')} {resource}: {placed}"
         return [(*each, what) for each, what in found.items()]
