@@ -22,6 +22,7 @@ setup(
     install_requires=[
         "alembic>=1.13",
         "click>=8.1",
+        "cryptography>=43",
         "idna>=3.7",
         "kombu>=5.5",
         "libpass>=1.9",

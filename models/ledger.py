@@ -66,6 +66,7 @@ action = Table(
     Column("verb", Text, nullable=False),
     Column("expires_at", Float, nullable=False),
     Column("state", Text, nullable=False),  # waiting, started or done
+    Column("given", LargeBinary),  # what it is told beside its verb
 )
 
 #: Single values: the incarnation of the store heard of last.

@@ -6,19 +6,23 @@ import base64
 import binascii
 import ipaddress
 import re
+from collections.abc import Mapping
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import idna
 from marshmallow import ValidationError
 
-from .errors import Invalid
+from .errors import Invalid, Refused
 
 if TYPE_CHECKING:
     from publicsuffixlist import PublicSuffixList
 
 ACCOUNT = re.compile(r"[a-z][a-z0-9]{1,15}")
 NODE = re.compile(r"[a-z][a-z0-9-]{0,39}")
+PLAN = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
+#: What belongs to an account and is no name of the net: the account, a dot, a word.
+OWNED = re.compile(r"([a-z][a-z0-9]{1,15})\.[a-z0-9][a-z0-9-]{0,39}")
 #: What stands in passwd and group of a stock Debian with the daemons we use, and words that must not be logins.
 RESERVED = frozenset(
     """root daemon bin sys sync games man lp mail news uucp proxy www data backup list irc gnats nobody apt messagebus
@@ -53,10 +57,32 @@ def account(name: str) -> str:
     return name
 
 
+def owned(name: str) -> str:
+    """A name such as alice.backup, so that every account has names of its own. Raises Invalid."""
+    if not isinstance(name, str) or not OWNED.fullmatch(name):
+        raise Invalid(f"name {name!r} must be its account, a dot, and 1 to 40 of a-z, 0-9 and '-': alice.backup")
+    return name
+
+
+def check_owner(name: str, spec: Mapping[str, Any] | None) -> None:
+    """Raises Refused if a name such as alice.backup does not begin with the account that the spec names."""
+    if spec is not None and name.partition(".")[0] != spec["account"]:
+        raise Refused(
+            f"{name} cannot belong to account {spec['account']}", hint=f"{spec['account']}.{name.partition('.')[2]}"
+        )
+
+
 def node(name: str) -> str:
     """A node's name: 1 to 40 of a-z, 0-9 and hyphen, a letter first; no dot, since keys are split at dots."""
     if not isinstance(name, str) or not NODE.fullmatch(name):
         raise Invalid(f"node name {name!r} must be 1 to 40 of a-z, 0-9 and '-', a letter first")
+    return name
+
+
+def plan(name: str) -> str:
+    """A plan's name: 1 to 40 of a-z, 0-9 and hyphen. Raises Invalid."""
+    if not isinstance(name, str) or not PLAN.fullmatch(name):
+        raise Invalid(f"plan name {name!r} must be 1 to 40 of a-z, 0-9 and '-', no hyphen first")
     return name
 
 
@@ -82,6 +108,18 @@ def domain(text: str) -> str:
     return name
 
 
+def parents(domain: str) -> list[str]:
+    """The domains above one, nearest first, as far as somebody may own them."""
+    labels = domain.split(".")
+    above = [".".join(labels[at:]) for at in range(1, len(labels))]
+    return [name for name in above if _suffixes().privatesuffix(name) is not None]
+
+
+def folder_of(domain: str) -> str:
+    """The folder below a home that a domain shows where nobody said which."""
+    return domain[:63].rstrip(".-")
+
+
 def ssh_key(line: str) -> str:
     """One line of authorized_keys without options, its comment dropped. Raises ValidationError."""
     parts = line.split() if isinstance(line, str) and "\n" not in line.strip("\n") and "\r" not in line else []
@@ -96,6 +134,28 @@ def ssh_key(line: str) -> str:
     if blob[: 4 + len(kind)] != len(kind).to_bytes(4, "big") + kind or len(blob) < SSH_KEYS[parts[0]]:
         raise ValidationError("is not an SSH public key: it is cut short or of another kind than it says")
     return f"{parts[0]} {parts[1]}"
+
+
+def network(text: str) -> str:
+    """An address or a network in its shortest spelling, such as 10.0.0.0/8. Raises ValidationError."""
+    try:
+        # A scope (fe80::1%eth0) may hold anything.
+        found = ipaddress.ip_network(text if "%" not in text else "")
+    except (TypeError, ValueError):
+        raise ValidationError(f"{text!r} is not an IP address or network, such as 192.0.2.7 or 10.0.0.0/8") from None
+    return str(found.network_address) if found.num_addresses == 1 else str(found)
+
+
+def command(text: str) -> str:
+    """One line for a shell: printable, so no control and no bidirectional character. Raises ValidationError."""
+    if (
+        not isinstance(text, str)
+        or not text.strip()
+        or len(text.encode(errors="replace")) > 1000
+        or not text.isprintable()
+    ):
+        raise ValidationError("must be one line of at most 1000 bytes without control characters")
+    return text
 
 
 def password_hash(text: str) -> str:
@@ -123,8 +183,9 @@ def document_root(text: str) -> str:
 def address(text: str) -> str:
     """An IPv4 or IPv6 address in its shortest spelling. Raises ValidationError."""
     try:
-        found = ipaddress.ip_address(text)
-    except ValueError:
+        # A scope (fe80::1%eth0) may hold anything, and ends at the machine that gave it.
+        found = ipaddress.ip_address(text if "%" not in text else "")
+    except (TypeError, ValueError):
         raise ValidationError(f"{text!r} is not an IP address") from None
     if found.is_unspecified or found.is_multicast:
         raise ValidationError(f"{text!r} cannot be an address of a machine")

@@ -107,6 +107,10 @@ class Worker:
     beat_seconds: float = 5.0
     #: Seconds a round waits for the answer to hello before it says hello again.
     hello_seconds: float = 5.0
+    #: Seconds, a tenth more or less, between two looks for drift; 0: only when asked.
+    check_seconds: float = 300.0
+    #: Seconds, a tenth more or less, between two looks at how much accounts hold, where their files are; 0: never.
+    usage_seconds: float = 3600.0
     #: Port on 127.0.0.1 where the worker tells its numbers; 0: nowhere.
     metrics_port: int = 0
 

@@ -2,7 +2,7 @@
 
 Manager to node: `apply` (a whole wanted state), `welcome` and `cover` (answers to hello), `hail` (say hello),
 `pause` (run no round, or go on).
-Node to manager: `ack`, `hello`, `beat`, `answer`.
+Node to manager: `ack`, `hello`, `beat`, `answer`, `usage`.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from ..broker_config import routing
 from ..broker_config.letters import Letter
 from ..models import nouns, states, wire
 from ..models.canonical import canonical
-from ..models.errors import Invalid, NotFound, Refused
+from ..models.errors import NotFound, Refused
 from ..models.store import Action, Job, Placement, Resource, Target, bells
 from . import membership, numbers, stages
 from .events import Happened, record
@@ -26,8 +26,7 @@ from .wish import Receipt, Wish
 def submit(connection: Connection, noun: nouns.Noun, name: str, action: nouns.Action, wish: Wish, mark: str,
            now: datetime) -> Receipt:  # fmt: skip
     """Makes the job of an action and its letters. Raises NotFound, Refused or Invalid."""
-    if wish.fields:
-        raise Invalid(f"{noun.name}.{action.name} takes no fields", dict.fromkeys(wish.fields, "unknown"))
+    given = action.load(wish.fields)
     which = (Resource.noun == noun.name, Resource.name == name, Resource.absent.is_(False))
     resource = connection.execute(select(Resource.id, Resource.generation).where(*which)).one_or_none()
     if resource is None:
@@ -35,7 +34,7 @@ def submit(connection: Connection, noun: nouns.Noun, name: str, action: nouns.Ac
     targets = _targets(connection, noun, name, action, resource.id)
     if not targets:
         raise Refused(f"{noun.name} {name} is on no node where that can be done")
-    kind, expires_at = f"{noun.name}.{action.name}", now + timedelta(seconds=action.deadline_seconds)
+    kind, expires_at = action.kind or f"{noun.name}.{action.name}", now + timedelta(seconds=action.deadline_seconds)
     job_id = connection.execute(
         insert(Job).values(
             kind=kind, resource_id=resource.id, noun=noun.name, name=name, generation=0, actor=wish.actor,
@@ -48,11 +47,11 @@ def submit(connection: Connection, noun: nouns.Noun, name: str, action: nouns.Ac
         insert(Target), [{"job_id": job_id, "node_id": node.id, "stage": 0, "opened_at": now} for node in targets]
     )
     about = {"job": job_id, "incarnation": numbers.incarnation(connection), "noun": noun.name, "id": resource.id,
-             "name": name, "verb": action.name}  # fmt: skip
+             "name": name, "verb": action.name, "given": given}  # fmt: skip
     rows = [{"node_id": node.id, "form": "action", "body": canonical(about | {"node": node.name}), "created_at": now,
              "job_id": job_id, "expires_at": expires_at} for node in targets]  # fmt: skip
     connection.execute(insert(Action), rows)
-    detail = {"reason": wish.reason, "source": wish.source}
+    detail = {"reason": wish.reason, "source": wish.source} | given
     record(connection, [Happened(kind, wish.actor, now, noun.name, name, resource.id, job_id=job_id,
                                  outcome="submitted", detail=detail)])  # fmt: skip
     bells.ring(connection, bells.RELAY)
@@ -127,6 +126,7 @@ def expire(connection: Connection, job_ids: Iterable[int], now: datetime) -> Non
 
 def refuse(job: Any, done: str) -> None:
     """Raises Refused for a job that is an action: there is no state to go back to or to want again."""
-    noun, _, verb = job.kind.partition(".")
-    if nouns.noun(noun).action(verb):
-        raise Refused(f"job {job.id} is an action and cannot be {done}", hint=f"onehost {noun} {verb} {job.name}")
+    if job.kind in nouns.noun(job.noun).acting:
+        action = nouns.noun(job.noun).action(job.kind.partition(".")[2])
+        again = f"onehost {job.noun} {action.name} {job.name}" if action and not action.kind else ""
+        raise Refused(f"job {job.id} is an action and cannot be {done}", hint=again)

@@ -1,11 +1,11 @@
-"""Asks the nodes what a wish would change on them. Transient: a node answers within seconds, or is said not to have."""
+"""Asks nodes: what a wish would change there, what differs, how a daemon is. Answered within seconds or not at all."""
 
 from __future__ import annotations
 
 import json
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Engine, select
@@ -16,7 +16,8 @@ from ..broker_config.letters import Letter
 from ..broker_config.publisher import Publisher
 from ..models import nouns, states, wire
 from ..models.settings import Broker, Manager
-from ..models.store import NodeStatus, Resource, Revision, Target
+from ..models.store import NodeStatus, Resource, Revision, Target, reading
+from . import query
 from .membership import nodes
 from .submit import submit
 from .wish import Receipt, Wish
@@ -44,8 +45,39 @@ def dry_run(engine: Engine, settings: Manager, wish: Wish) -> tuple[Receipt, dic
 
     receipt = submit(engine, settings, [wish], dry_run=True, look=look)[0]
     if letters:
-        answers |= _ask(settings.as_user("ask"), asker, letters)
+        answers |= _ask(settings.as_user("ask"), asker, letters, ANSWER_SECONDS)
     return receipt, dict(sorted(answers.items()))
+
+
+def question(engine: Engine, settings: Manager, names: Collection[str], asks: str, payload: Mapping[str, Any],
+             seconds: float) -> dict[str, Any]:  # fmt: skip
+    """Asks nodes by name; none named: all. By node what it tells, or the `reason` why it does not.
+
+    Raises NotFound for a node that is not there, Unreachable if the store is not.
+    """
+    asker = uuid.uuid4().hex[:12]
+    letters: dict[str, Letter] = {}
+    answers: dict[str, Any] = {}
+    with reading(engine) as connection:
+        found = {node["name"]: node for node in query.nodes(connection)}
+        for name in names:
+            query.resource(connection, "node", name)
+    for name in names or found:
+        node = found[name]
+        if node["state"] not in (states.NodeState.ONLINE, states.NodeState.UNSYNCED):
+            answers[name] = {"reason": f"was not asked: it is {node['state']}"}
+            continue
+        body = wire.encode(
+            form="question", node=name, question=name, asker=asker, id=node["id"], noun="node", name=name,
+            generation=node["generation"], roles=sorted(node["roles"]), payload=dict(payload), asks=asks,
+            seconds=seconds,
+        )  # fmt: skip
+        key = routing.job_key("node", name, "question")
+        letters[name] = Letter(f"question.{asker}.{name}", key, body, type="question",
+                               expiration_ms=int(seconds * 1000))  # fmt: skip
+    if letters:
+        answers |= _ask(settings.as_user("ask"), asker, letters, seconds)
+    return dict(sorted(answers.items()))
 
 
 def _questions(connection: Connection, receipt: Receipt, asker: str) -> list[tuple[str, bool, Letter]]:
@@ -78,7 +110,7 @@ def _questions(connection: Connection, receipt: Receipt, asker: str) -> list[tup
     return found
 
 
-def _ask(broker: Broker, asker: str, letters: Mapping[str, Letter]) -> dict[str, Any]:
+def _ask(broker: Broker, asker: str, letters: Mapping[str, Letter], seconds: float) -> dict[str, Any]:
     """Answers by node; whatever goes wrong on the way is the reason of those that have not answered."""
     import pika
 
@@ -95,7 +127,7 @@ def _ask(broker: Broker, asker: str, letters: Mapping[str, Letter]) -> dict[str,
         report = publisher.send(list(letters.values()))
         publisher.close()
         silent = {node: {"reason": report.why or SILENT} for node in letters}
-        return silent | _listen(channel, queue, list(letters))
+        return silent | _listen(channel, queue, list(letters), seconds)
     finally:
         connection.close()
 
@@ -109,12 +141,12 @@ def _answer(body: bytes, user: str | None) -> wire.Letter | None:
     return letter if letter.form == "answer" and is_own else None
 
 
-def _listen(channel: Any, queue: str, asked: Sequence[str]) -> dict[str, Any]:
+def _listen(channel: Any, queue: str, asked: Sequence[str], seconds: float) -> dict[str, Any]:
     answers: dict[str, Any] = {}
-    until = time.monotonic() + ANSWER_SECONDS
+    until = time.monotonic() + seconds
     for _, properties, body in channel.consume(queue, auto_ack=True, inactivity_timeout=0.1):
         if body is not None and (letter := _answer(body, properties.user_id)) and letter.node in asked:
-            answers[letter.node] = {"difference": letter["difference"], "reason": letter["reason"]}
+            answers[letter.node] = {key: letter[key] for key in ("difference", "reason", "told")}
         if len(answers) == len(asked) or time.monotonic() > until:
             break
     channel.cancel()

@@ -47,8 +47,14 @@ def cancel(connection: Connection, noun: nouns.Noun, name: str, job_id: Any) -> 
     ).scalar()  # fmt: skip
     spec = wanted_spec(connection, resource.id, before) if before else None
     current = wanted_spec(connection, resource.id, resource.generation) or {}
+    given = noun.manager_fields - noun.following_fields - noun.secret_fields
+    if spec and current and any(spec.get(key) not in (None, current.get(key)) for key in given):
+        raise Refused(f"job {job_id} cannot be cancelled: what it replaced is kept nowhere",
+                      hint=f"onehost {noun.name} show {name}")  # fmt: skip
     kept = {key: value for key, value in current.items() if key in noun.secret_fields}
-    return Cancel(job_id, resource, None if spec is None else noun.load(kept | spec))
+    if spec is not None:
+        spec = noun.load(kept | {key: value for key, value in spec.items() if key not in noun.following_fields})
+    return Cancel(job_id, resource, spec)
 
 
 def refuse_retry(connection: Connection, noun: nouns.Noun, name: str, fields: Mapping[str, Any]) -> None:
@@ -72,7 +78,7 @@ def refuse_retry(connection: Connection, noun: nouns.Noun, name: str, fields: Ma
 
 def refuse_outrun(connection: Connection, job: Any, done: str) -> None:
     """Raises Refused if anything was wanted of the job's resource, or of its name, after it."""
-    acting = [f"{job.noun}.{action.name}" for action in nouns.noun(job.noun).actions]
+    acting = nouns.noun(job.noun).acting
     which = (Job.noun == job.noun, Job.name == job.name, Job.id > job.id, Job.kind.not_in(acting))
     newer = connection.execute(select(Job.id).where(*which).order_by(Job.id).limit(1)).scalar()
     if newer:

@@ -16,15 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from ..models import nouns, settings, states
-from ..models.errors import Invalid, TimedOut
+from ..models.errors import Invalid, TimedOut, Unreachable
 from ..models.moment import now
 from ..models.store import bells, connect, reading, retried, writing
-from . import bulk, event_search, orphans, pause, query, seal
+from . import bulk, event_search, orphans, pause, query, seal, usage
 from .passwords import hashed
 from .standing import standing
 from .submit import release, submit
 from .wish import DEADLINE, Receipt, Wish
 
+#: How long a node may take to look through all it holds, in seconds.
+CHECK_SECONDS = 20.0
 #: How long `wait` waits at most, in seconds, unless the caller says otherwise.
 WAIT_SECONDS = 60.0
 
@@ -133,7 +135,8 @@ class Onehost:
         """
         job_id = job.job_id if isinstance(job, Receipt) else job
         if job_id is None:
-            return {"id": None, "state": "unchanged", "nodes": [], "targets": 0, "applied": 0, "failed": 0}
+            return {"id": None, "state": "unchanged", "nodes": [], "children": [], "targets": 0, "applied": 0,
+                    "failed": 0}  # fmt: skip
         listener = bells.Listener(self.engine, bells.JOBS)
         until = time.monotonic() + seconds
         try:
@@ -168,6 +171,11 @@ class Onehost:
         """Ends a running job: unopened stages are closed and the spec before it is wanted again."""
         found = self.job(job_id)
         return self.do(found["noun"], found["name"], "cancel", {"job": job_id}, **more)
+
+    def revert(self, job_id: int, **more: Any) -> Receipt:
+        """Wants again what was wanted before a job that has ended. Refused where there is no way back."""
+        found = self.job(job_id)
+        return self.do(found["noun"], found["name"], "revert", {"job": job_id}, **more)
 
     def release(self, job_id: int, *, reason: str | None = None) -> Receipt:
         """Begins a held job. Raises Refused if it is not held, or if a rule says no by now; it is held then."""
@@ -218,6 +226,13 @@ class Onehost:
         with reading(self.engine) as connection:
             return query.resources(connection, nouns.noun(noun).name)
 
+    def usage(self, name: str | None = None, *, plan: str | None = None) -> Sequence[dict[str, Any]]:
+        """What accounts (None: all; or those of a plan) use of each of their limits. Raises NotFound."""
+        with reading(self.engine) as connection:
+            if name is not None:
+                query.resource(connection, "account", name)
+            return usage.usage(connection, name=name, plan=plan)
+
     def status(self) -> dict[str, Any]:
         """What waits, what failed, who is silent."""
         with reading(self.engine) as connection:
@@ -264,6 +279,28 @@ class Onehost:
 
         return dry_run(self.engine, self.settings, wish)
 
+    def check(self, nodes: Sequence[str] = (), *, adopt: bool = False,
+              seconds: float = CHECK_SECONDS) -> dict[str, Any]:  # fmt: skip
+        """How nodes (none named: all) differ from their ledgers: by node `told` with its findings, or a `reason`.
+
+        `adopt`: what of it a wish could make wanted instead. Changes nothing.
+        """
+        from .ask import question
+
+        return question(self.engine, self.settings, nodes, "check", {"adopt": adopt}, seconds)
+
+    def ask_daemon(self, node: str, what: str, *, daemon: str = "", lines: int = 0, only: str = "",
+                   seconds: float = CHECK_SECONDS) -> dict[str, Any]:  # fmt: skip
+        """Asks a node for the list, status, log or test of its daemons. Raises Unreachable if it does not answer."""
+        from .ask import question
+
+        payload = {"what": what, "daemon": daemon, "lines": lines, "only": only}
+        answer = question(self.engine, self.settings, [node], "daemon", payload, seconds)[node]
+        if answer["reason"]:
+            raise Unreachable(f"node {node}: {answer['reason']}", hint="onehost status")
+        told: dict[str, Any] = answer["told"]
+        return told
+
 
 _HOW = ("reason", "if_generation", "idempotency_key", "deadline", "batch", "max_fail", "dry_run")
 
@@ -275,8 +312,11 @@ def _check_words(what: str, text: str | None, longest: int) -> None:
 
 
 def _is_over(job: Mapping[str, Any], everyone: bool) -> bool:
-    if job["ended_at"] is not None or job["state"] == states.Job.HELD:
+    if job["state"] == states.Job.HELD:
         return True
+    if job["ended_at"] is not None:
+        # Those that only offline nodes hold up are over for who does not wait for everyone.
+        return all(child["ended_at"] is not None or not (everyone or child["awaited"]) for child in job["children"])
     is_open = (states.Target.WAITING, states.Target.SENT)
     # What no stage has opened yet waits for these, so it says nothing about who holds the job up.
     open_ones = [n for n in job["nodes"] if n["state"] in is_open and n["opened_at"] is not None]

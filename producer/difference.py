@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ..models import nouns
@@ -30,6 +31,8 @@ def text(value: Any) -> str:
         return "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}={text(each)}" for key, each in value.items()) or "none"
     if isinstance(value, list):
         return ", ".join(text(each) for each in value) or "none"
     return str(value)

@@ -25,7 +25,7 @@ from .audit import QUEUES, Audit
 from .metrics import AUDIT, RELAY, audit_look, relay_look
 from .presence import Presence
 from .relay import Relay
-from .repair import Repair
+from .repair import Look, Repair
 
 log = logging.getLogger(__name__)
 
@@ -71,12 +71,14 @@ def run_audit(settings: Manager) -> None:
             duties = Duties(engine, presence)
             audit = Audit(engine, presence)
             missing = Repair(engine, "audit", partial(_make_fit, settings, engine))
+            look = Look(missing)
             consumer = Consumer(settings.as_user("audit"), QUEUES, audit.store, prefetch=PREFETCH, sparing=SPARING,
-                                ready=partial(_reach, engine), on_state=_Said("audit"), missing=missing,
+                                ready=partial(_connecting, engine, look), on_state=_Said("audit"), missing=missing,
                                 idle_seconds=2.0)  # fmt: skip
             metrics.serve(settings.audit_metrics_port, AUDIT, [audit.tally], partial(audit_look, engine, consumer))
             keeper = threading.Thread(target=duties.run, args=(stop,), name="duties", daemon=True)
             keeper.start()
+            threading.Thread(target=look.run, args=(stop,), name="look", daemon=True).start()
             threading.Thread(target=watch, args=(consumer, stop), daemon=True).start()
             consumer.run(stop)
             keeper.join(3)
@@ -84,6 +86,12 @@ def run_audit(settings: Manager) -> None:
 
 def _make_fit(settings: Manager, engine: Engine) -> Sequence[str]:
     return [str(step) for step in apply.synchronise(settings, nodes.hashes(engine))]
+
+
+def _connecting(engine: Engine, look: Look) -> None:
+    """Whoever has to connect has lost the broker: it is looked over."""
+    look.ask()
+    _reach(engine)
 
 
 def _reach(engine: Engine) -> None:

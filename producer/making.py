@@ -13,7 +13,7 @@ from sqlalchemy import Connection, select, tuple_
 from ..models import nouns, states
 from ..models.errors import Refused
 from ..models.store import Job, Placement, Resource, Revision, Target, bells, digests, together
-from . import claims, membership, numbers, stages
+from . import claims, limits, membership, numbers, ownership, stages
 from .difference import difference
 from .events import Happened, record
 from .payload import rendered
@@ -37,49 +37,61 @@ class Making:
     spec: nouns.Spec
 
 
-def make(connection: Connection, around: Surroundings, wishes: Sequence[Wish], now: datetime) -> list[Receipt] | None:
-    """In the caller's transaction. Gives None, with nothing done, where one of them is more than that.
+def fresh(connection: Connection, wishes: Sequence[Wish]) -> list[int]:
+    """Which of these wishes, by their places, only make something of a name that never was. Raises Invalid."""
+    places: dict[tuple[str, str], list[int]] = {}
+    for at, wish in enumerate(wishes):
+        noun = nouns.noun(wish.noun)
+        name = noun.check_name(wish.name)
+        places.setdefault((noun.name, name), []).append(at)
+    # A name that is wished for twice goes its way one by one.
+    once = {name: its[0] for name, its in places.items() if len(its) == 1 and _only_makes(wishes[its[0]])}
+    known = _known(connection, sorted(once))
+    return sorted(at for name, at in once.items() if name not in known)
 
-    Raises Refused.
-    """
+
+def make(connection: Connection, around: Surroundings, wishes: Sequence[Wish], now: datetime) -> list[Receipt]:
+    """In the caller's transaction, wishes that are all `fresh`. Raises Refused."""
     named = [(nouns.noun(wish.noun), nouns.noun(wish.noun).check_name(wish.name)) for wish in wishes]
-    if not all(_only_makes(noun, wish) for (noun, _), wish in zip(named, wishes, strict=True)):
-        return None
-    names = {(noun.name, name) for noun, name in named}
-    if not wishes or len(names) < len(wishes) or _any_known(connection, sorted(names)):
-        return None
     marks = [mark(noun, name, wish) for (noun, name), wish in zip(named, wishes, strict=True)]
     first, generation = numbers.next_ids(connection, len(wishes)), numbers.next_generation(connection, 0)
+    for kind in {noun.belongs_to for noun, _ in named if noun.belongs_to}:
+        theirs = (
+            wish.fields.get(kind) for (noun, _), wish in zip(named, wishes, strict=True) if noun.belongs_to == kind
+        )
+        around.gather(kind, {name for name in theirs if isinstance(name, str)})
     with around.together(len(wishes)):
         makings = [
-            Making(wish, marks[at], noun, name, first + at, generation, _spec(noun, name, wish, around))
+            Making(wish, marks[at], noun, name, first + at, generation, _spec(noun, name, wish, around, first + at))
             for at, ((noun, name), wish) in enumerate(zip(named, wishes, strict=True))
         ]
     _write(connection, makings, now)
     return _begin(connection, makings, now)
 
 
-def _only_makes(noun: nouns.Noun, wish: Wish) -> bool:
+def _only_makes(wish: Wish) -> bool:
+    noun = nouns.noun(wish.noun)
     verb = noun.verb(wish.verb)
     plain = (wish.if_generation, wish.idempotency_key, wish.batch, wish.max_fail) == (None, None, None, None)
     # A node that comes changes what else stands where.
     return plain and noun.name != "node" and bool(wish.verb == "apply" or (verb and verb.makes))
 
 
-def _any_known(connection: Connection, names: Sequence[tuple[str, str]]) -> bool:
-    """Whether a name is there, or ever was: what is made again waits for what was."""
+def _known(connection: Connection, names: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
+    """The names that are there, or ever were: what is made again waits for what was."""
+    found: set[tuple[str, str]] = set()
     for at in range(0, len(names), AT_ONCE):
         which = tuple_(Resource.noun, Resource.name).in_(names[at : at + AT_ONCE])
-        if connection.execute(select(Resource.id).where(which).limit(1)).first():
-            return True
-    return False
+        found |= {(row.noun, row.name) for row in connection.execute(select(Resource.noun, Resource.name).where(which))}
+    return found
 
 
-def _spec(noun: nouns.Noun, name: str, wish: Wish, around: Surroundings) -> nouns.Spec:
-    spec = noun.load(wish.fields)
+def _spec(noun: nouns.Noun, name: str, wish: Wish, around: Surroundings, resource_id: int) -> nouns.Spec:
+    spec = ownership.inherit(noun, name, keep_manager_fields(noun, noun.load(wish.fields), None), None, around)
+    limits.check(noun, name, spec, None, around)
     noun.check(name, spec, None, around)
-    spec = noun.number(keep_manager_fields(noun, spec, None), None, around)
-    around.note(noun.name, name, spec)
+    spec = noun.number(spec, None, around)
+    around.note(noun.name, name, spec, resource_id)
     return spec
 
 
@@ -96,7 +108,8 @@ def keep_manager_fields(noun: nouns.Noun, spec: nouns.Spec, before: nouns.Spec |
 def _write(connection: Connection, makings: Sequence[Making], now: datetime) -> None:
     together.add(connection, Resource, [
         {"id": each.resource_id, "noun": each.noun.name, "name": each.name, "generation": each.generation,
-         "absent": False, "replaces": 0, "created_at": now, "changed_at": now} for each in makings
+         "absent": False, "replaces": 0, "owner_id": ownership.owner_id(each.noun, each.spec), "created_at": now,
+         "changed_at": now} for each in makings
     ])  # fmt: skip
     claims.take_new(connection, [(each.resource_id, f"{each.noun.name} {each.name}",
                                   each.noun.claims(each.name, each.spec)) for each in makings])  # fmt: skip

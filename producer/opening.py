@@ -49,6 +49,9 @@ def open_job(connection: Connection, change: Change, wish: Wish, mark: str, now:
     if wish.batch is not None:
         name_of = {node.id: node.name for node in membership.nodes(connection).values()}
         members = batches.cut(members, wish.batch, name_of)
+    if change.grace_until_at and len(members.waits_for_all) == 1:
+        # It waits with what it belongs to: a stage of no nodes ends it, and until then a cancel undoes it.
+        members = membership.Members(members.stage_of, [*members.waits_for_all, False])
     if change.spec is None:
         connection.execute(delete(Placement).where(Placement.resource_id == resource_id, Placement.wanted == 0))
     values = {
@@ -77,6 +80,7 @@ def _insert(connection: Connection, change: Change, wish: Wish, mark: str, now: 
     made = insert(Job).values(
         kind=f"{change.noun.name}.{wish.verb}", resource_id=change.resource_id, noun=change.noun.name,
         name=change.name, actor=wish.actor, source=wish.source, reason=wish.reason,
-        idempotency_key=wish.idempotency_key, wish=mark, submitted_at=now, **values,
+        idempotency_key=wish.idempotency_key, wish=mark, submitted_at=now,
+        parent_id=wish.parent.job_id if wish.parent else None, **values,
     )  # fmt: skip
     return int(connection.execute(made.returning(Job.id)).scalar_one())

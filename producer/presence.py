@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Connection, select, update
 
+from ..broker_config import routing
 from ..models import states, wire
 from ..models.canonical import canonical
 from ..models.store import NodeStatus, Placement
@@ -26,6 +29,8 @@ SKEWS = 5
 BRAKE_SECONDS = 2.0
 #: Acknowledgements of which none has arrived for this long, in seconds, are lost: the broker was wiped or purged.
 LOST_SECONDS = 10.0
+#: What of a beat is stored at once when it changes.
+NEWS = ("blocked", "paused", "down", "stopped", "drift", "drifted")
 #: What is on its way to a node.
 LETTERS = "letters"
 
@@ -42,8 +47,10 @@ class Heard:
     #: Those that were found equal to the store's.
     equal: str = ""
     epoch: int = 0
-    #: Daemons that another hand has broken there, as last said.
-    blocked: dict[str, str] = field(default_factory=dict)
+    #: What a person waits to see of it, as last said: see NEWS.
+    news: tuple[Any, ...] | None = None
+    #: What of its differences from its ledger was last said and stored.
+    drift: dict[str, str] | None = None
     #: How far its clock was ahead of ours at the last beats, in seconds.
     skews: deque[float] = field(default_factory=lambda: deque(maxlen=SKEWS))
     #: Whether its brake holds, as last said, and when it was told that it should stand otherwise.
@@ -111,11 +118,24 @@ class Presence:
         said = {key: value for key, value in beat.body.items() if key not in ("form", "node")}
         # A beat that was long under way looks like a slow clock; of several, the quickest says most.
         body = canonical(said | {"skew_seconds": round(max(heard.skews), 1)})
-        news = (beat["blocked"], beat["paused"]) != (heard.blocked, heard.paused)
-        heard.blocked, heard.paused = dict(beat["blocked"]), beat["paused"]
+        said_now = tuple(beat[key] for key in NEWS)
+        news, heard.news, heard.paused = said_now != heard.news, said_now, beat["paused"]
+        if dict(beat["drift"]) != heard.drift:
+            self._drift(connection, node, beat, heard, now)
         self._write(connection, node, state, heard, now, body, news=news)
         if beat["synced"]:
             self._compare(connection, node, beat, heard, now)
+
+    def _drift(self, connection: Connection, node: Node, beat: wire.Letter, heard: Heard, now: datetime) -> None:
+        """An event when another hand is noticed there, or differs anew, and one when nothing differs any more."""
+        before = connection.execute(select(NodeStatus.beat).where(NodeStatus.node_id == node.id)).scalar()
+        was = json.loads(before).get("drift", {}) if before else {}
+        heard.drift = dict(beat["drift"])
+        if was != heard.drift:
+            about = ("node", node.name, node.id, node.name, node.id)
+            detail = {"found": heard.drift, "count": beat["drifted"]} if heard.drift else {"was": was}
+            record(connection, [Happened("node.drift", routing.node_user(node.name), now, *about,
+                                         outcome="found" if heard.drift else "cleared", detail=detail)])  # fmt: skip
 
     def _brake(self, connection: Connection, node: Node, beat: wire.Letter, heard: Heard, is_pulled: bool,
                now: datetime) -> None:  # fmt: skip

@@ -51,7 +51,15 @@ def resource(connection: Connection, noun: str, name: str) -> dict[str, Any]:
         near = difflib.get_close_matches(name, list(names.scalars()), 1)
         hint = f"did you mean {near[0]}?" if near else f"onehost {noun} list"
         raise NotFound(f"no such {noun}: {name}", hint=hint)
-    return found | {"nodes": placements(connection, found["id"])}
+    machine = {"machine": heard(connection, found["id"])} if noun == "node" else {}
+    return found | machine | {"nodes": placements(connection, found["id"])}
+
+
+def heard(connection: Connection, node_id: int) -> dict[str, Any]:
+    """What a node said last of its daemons and of its drift."""
+    body = connection.execute(select(NodeStatus.beat).where(NodeStatus.node_id == node_id)).scalar()
+    beat = json.loads(body) if body else {}
+    return {key: beat.get(key, {}) for key in ("blocked", "down", "stopped", "drift")}
 
 
 def placements(connection: Connection, resource_id: int) -> list[dict[str, Any]]:
@@ -110,14 +118,37 @@ def _job(row: Any) -> dict[str, Any]:
         "state": row.state,
         "targets": row.targets, "applied": row.applied, "failed": row.failed, "closed": row.closed,
         "submitted_at": row.submitted_at, "ended_at": row.ended_at, "deadline_at": row.deadline_at,
-        "grace_until_at": row.grace_until_at, "max_fail": row.max_fail,
+        "grace_until_at": row.grace_until_at, "max_fail": row.max_fail, "parent": row.parent_id,
     }  # fmt: skip
 
 
 def job(connection: Connection, job_id: int) -> dict[str, Any]:
-    """One job with its targets. Raises NotFound."""
+    """One job with its targets, and what it asked for of other resources. Raises NotFound."""
     row = job_row(connection, job_id)
-    return _job(row) | {"nodes": _targets(connection, row)}
+    return _job(row) | {"nodes": _targets(connection, row), "children": _children(connection, job_id)}
+
+
+def _children(connection: Connection, job_id: int) -> list[dict[str, Any]]:
+    """Jobs below this one, with what failed first."""
+    failed = (Target.job_id == Job.id, Target.outcome == states.Target.FAILED)
+    reason = select(Target.reason).where(*failed).limit(1).scalar_subquery()
+    node = select(Resource.name).join(Target, Target.node_id == Resource.id).where(*failed).limit(1).scalar_subquery()
+    is_open = (Target.job_id == Job.id, Target.outcome.is_(None), Target.opened_at.is_not(None))
+    is_there = and_(NodeStatus.node_id == Target.node_id, NodeStatus.state != states.NodeState.OFFLINE)
+    awaited = select(func.count()).select_from(Target).join(NodeStatus, is_there).where(*is_open).scalar_subquery()
+    rows = connection.execute(
+        select(Job, reason.label("why"), node.label("node"), awaited.label("awaited"))
+        .where(Job.parent_id == job_id)
+        .order_by(Job.id)
+    )
+    return [
+        {key: value for key, value in _job(row).items() if key in _CHILD}
+        | {"failed_on": row.node, "why": row.why, "awaited": row.awaited}
+        for row in rows
+    ]
+
+
+_CHILD = ("id", "kind", "noun", "name", "state", "targets", "applied", "failed", "ended_at", "grace_until_at")
 
 
 def job_row(connection: Connection, job_id: int) -> Any:

@@ -8,9 +8,9 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, func, select
 
-from ..models import nouns, states
+from ..models import moment, nouns, states
 from ..models.store import Dead, Event, Job, NodeStatus, Pause, Placement, Resource, Revision, Seal, Target
-from . import dead, query
+from . import dead, expiry, query
 
 
 def standing(connection: Connection) -> dict[str, Any]:
@@ -32,6 +32,7 @@ def standing(connection: Connection) -> dict[str, Any]:
         "jobs_held": _jobs(connection, states.Job.HELD), "placements_open": sum(node["open"] for node in nodes),
         "oldest_open_at": min((each["since_at"] for each in oldest.values()), default=None),
         "placements_failed": failed, "dead_letters": kept(connection), "pauses": _pauses(connection),
+        "certificates": expiry.expiring(connection, moment.now()),
     } | seal_lag(connection)  # fmt: skip
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, func, insert, select, tuple_, update
@@ -16,13 +18,29 @@ from ..models.errors import Conflict, Invalid, NotFound, Refused
 from ..models.moment import now as time_now
 from ..models.settings import Manager
 from ..models.store import Job, Placement, Resource, Revision, retried, writing
-from . import actions, batches, changing, claims, grace, hold, leftovers, making, membership, numbers, stages
+from . import (
+    actions,
+    batches,
+    changing,
+    claims,
+    following,
+    grace,
+    hold,
+    leftovers,
+    limits,
+    making,
+    membership,
+    numbers,
+    ownership,
+    stages,
+)
 from .cancel import Cancel, cancel, refuse_retry
 from .difference import difference
 from .events import Happened, record
 from .making import keep_manager_fields
 from .opening import Change, open_job
 from .payload import rendered
+from .revert import revert
 from .surroundings import Surroundings, wanted_spec
 from .wish import Receipt, Wish, mark
 
@@ -65,8 +83,23 @@ def _submit(engine: Engine, settings: Manager, wishes: Sequence[Wish], dry_run: 
 
 def _all(connection: Connection, around: Surroundings, wishes: Sequence[Wish], now: datetime,
          is_dry: bool) -> list[Receipt]:  # fmt: skip
-    if (made := making.make(connection, around, wishes, now)) is not None:
-        return made
+    """What is new is made together, the rest is changed; what is named before what names it."""
+    receipts: dict[int, Receipt] = {}
+    levels: dict[int, list[int]] = {}
+    for at, wish in enumerate(wishes):
+        levels.setdefault(ownership.turn(wish), []).append(at)
+    for _, places in sorted(levels.items()):
+        new = {places[at] for at in making.fresh(connection, [wishes[each] for each in places])}
+        others = [at for at in places if at not in new]
+        for its, act in ((sorted(new), making.make), (others, partial(_change, is_dry=is_dry))):
+            if its:
+                made = act(connection, around, [wishes[at] for at in its], now)
+                receipts |= dict(zip(its, made, strict=True))
+    return [receipts[at] for at in range(len(wishes))]
+
+
+def _change(connection: Connection, around: Surroundings, wishes: Sequence[Wish], now: datetime, *,
+            is_dry: bool) -> list[Receipt]:  # fmt: skip
     if len(wishes) > 1:
         _lock(connection, wishes)
     receipts: list[Receipt] = []
@@ -136,18 +169,24 @@ def submit_one(connection: Connection, around: Surroundings, wish: Wish, now: da
 def _decide(connection: Connection, around: Surroundings, noun: nouns.Noun, name: str, its_mark: str, wish: Wish, *,
             is_released: bool) -> _Decided:  # fmt: skip
     undo = cancel(connection, noun, name, wish.fields.get("job")) if wish.verb == "cancel" else None
+    following.lock(connection, noun, name)
     living = undo.resource if undo else _living(connection, noun.name, name)
     before = wanted_spec(connection, living.id, living.generation) if living else None
     if wish.if_generation is not None and wish.if_generation != (living.generation if living else 0):
         at = living.generation if living else "none"
         raise Conflict(f"{noun.name} {name} is at generation {at}, not {wish.if_generation}", hint="read it again")
     spec = undo.spec if undo else _wanted(connection, noun, name, wish, living, before)
+    numbered = before or (undo.spec if undo else None)
+    if spec is not None:
+        spec = ownership.inherit(noun, name, keep_manager_fields(noun, spec, numbered), before, around)
+        if wish.parent is None and undo is None:
+            limits.check(noun, name, spec, before, around)
     if not wish.is_of_lost_node:
         noun.check(name, spec, before, around)
     if spec is not None:
-        numbered = before or (undo.spec if undo else None)
-        spec = noun.number(keep_manager_fields(noun, spec, numbered), numbered, around)
-    destroys = not is_released and not wish.is_of_lost_node and noun.destroys(spec, before)
+        spec = noun.number(spec, numbered, around)
+    is_counted = not is_released and wish.parent is None and not wish.is_of_lost_node
+    destroys = is_counted and noun.destroys(spec, before)
     return _Decided(noun, name, its_mark, living, before, spec, difference(noun, before, spec), destroys, undo)
 
 
@@ -160,7 +199,10 @@ def _carry_out(connection: Connection, around: Surroundings, decided: _Decided, 
         claims.drop(connection, resource_id, generation)
     else:
         claims.take(connection, resource_id, generation, noun.claims(name, spec), replaces)
-    grace_until_at = grace.until(noun, spec, before, around.setting("grace_seconds"), now)
+    if wish.parent and spec is None:
+        grace_until_at = wish.parent.grace_until_at
+    else:
+        grace_until_at = grace.until(noun, spec, before, around.setting("grace_seconds"), now)
     _revise(connection, noun, resource_id, generation, spec, now, keeps_secrets=grace_until_at is not None)
     around.forget()
     if noun.name == "node":
@@ -173,6 +215,7 @@ def _carry_out(connection: Connection, around: Surroundings, decided: _Decided, 
     if decided.undo:
         stages.cancel(connection, decided.undo.job_id, noun.name, name, resource_id, wish.actor, now)
     stages.supersede(connection, resource_id, opened.job_id, now)
+    owned = _with_owned(connection, around, decided, wish, resource_id, opened.job_id, grace_until_at, now)
     if wish.verb == "retry":
         leftovers.remove_again(connection, noun.name, name, resource_id, now)
     if living:
@@ -180,7 +223,26 @@ def _carry_out(connection: Connection, around: Surroundings, decided: _Decided, 
     ended = grace.end_of(connection, replaces) if replaces else []
     stages.advance(connection, ended if opened.is_waiting else [opened.job_id, *ended], now)
     return Receipt(noun.name, name, resource_id, generation, opened.job_id, opened.targets, decided.changed,
-                   grace_until_at)  # fmt: skip
+                   grace_until_at, owned=owned)  # fmt: skip
+
+
+def _with_owned(connection: Connection, around: Surroundings, decided: _Decided, wish: Wish, resource_id: int,
+                job_id: int, grace_until_at: datetime | None, now: datetime) -> Mapping[str, int]:  # fmt: skip
+    """What belongs to it goes, or comes back, with it, and what follows from it follows: by jobs below this one."""
+    wishes: list[Wish] = []
+    if decided.undo:
+        wishes = ownership.cancels(connection, decided.undo.job_id, wish, job_id)
+    elif decided.spec is None and wish.verb == "retry":
+        wishes = ownership.retries(connection, resource_id, wish, job_id)
+    elif decided.spec is None and decided.living:
+        wishes = ownership.removals(connection, resource_id, wish, job_id, grace_until_at)
+    for each in wishes:
+        submit_one(connection, around, each, now)
+    found = Counter(each.noun for each in wishes)
+    if decided.living and decided.spec is not None and nouns.followers(decided.noun.name):
+        further = following.wishes(connection, decided.noun, decided.name, wish, job_id)
+        found.update(each.noun for each in _change(connection, around, further, now, is_dry=False) if each.job_id)
+    return dict(found)
 
 
 def release(connection: Connection, settings: Manager, job_id: int, actor: str, reason: str | None) -> Receipt:
@@ -219,6 +281,8 @@ def _living(connection: Connection, noun: str, name: str) -> Row[Any] | None:
 def _wanted(connection: Connection, noun: nouns.Noun, name: str, wish: Wish, living: Row[Any] | None,
             before: nouns.Spec | None) -> nouns.Spec | None:  # fmt: skip
     """The whole spec that the wish asks for; None: absent."""
+    if wish.verb == "revert":
+        return revert(connection, noun, name, wish.fields.get("job"), before)
     verb = noun.verb(wish.verb)
     if (verb and verb.makes) or wish.verb == "apply":
         if verb and living:
@@ -272,7 +336,8 @@ def _raise(connection: Connection, noun: nouns.Noun, name: str, living: Row[Any]
     resource_id, generation = numbers.next_id(connection), numbers.next_generation(connection, 0)
     connection.execute(
         insert(Resource).values(id=resource_id, noun=noun.name, name=name, generation=generation, absent=False,
-                                replaces=replaces, created_at=now, changed_at=now)
+                                replaces=replaces, owner_id=ownership.owner_id(noun, spec), created_at=now,
+                                changed_at=now)
     )  # fmt: skip
     return resource_id, generation, replaces
 

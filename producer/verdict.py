@@ -154,8 +154,7 @@ def _node(node: Mapping[str, Any], status: Mapping[str, Any], now: datetime) -> 
         yield Reason("unsynced", name, f"node {name} is not synced")
     if node["state"] in (states.NodeState.ONLINE, states.NodeState.UNSYNCED):
         yield from _behind(node, now)
-        for daemon, why in beat.get("blocked", {}).items():
-            yield Reason("blocked", f"{daemon} {name}", f"{daemon} on {name} is blocked: {why}")
+        yield from _machine(name, beat)
         skew = beat.get("skew_seconds") or 0.0
         if abs(skew) > SKEW_SECONDS:
             which = "ahead of" if skew > 0 else "behind"
@@ -164,6 +163,21 @@ def _node(node: Mapping[str, Any], status: Mapping[str, Any], now: datetime) -> 
         text = f"node {name} holds {_many(node['orphans'], 'resource')} that the store does not know"
         yield Reason("orphans", name, text)
     yield from _queue(node, status, now)
+
+
+def _machine(name: str, beat: Mapping[str, Any]) -> Iterator[Reason]:
+    """What a node says of its own daemons and files."""
+    for daemon, why in beat.get("blocked", {}).items():
+        yield Reason("blocked", f"{daemon} {name}", f"{daemon} on {name} is blocked: {why}")
+    for daemon in beat.get("down", {}):
+        text = f"{daemon} on {name} does not run (onehost daemon start {name} {daemon})"
+        yield Reason("down", f"{daemon} {name}", text)
+    for daemon, since in beat.get("stopped", {}).items():
+        yield Reason("stopped", f"{daemon} {name}", f"{daemon} on {name} is stopped on purpose {since}")
+    if count := beat.get("drifted", 0):
+        first = next((f": {about} {what}" for about, what in beat["drift"].items()), "")
+        more = f" and {count - 1} more" if count > 1 else ""
+        yield Reason("drift", name, f"{name} differs from its ledger{first}{more} (onehost node check {name})")
 
 
 def _behind(node: Mapping[str, Any], now: datetime) -> Iterator[Reason]:
@@ -201,6 +215,11 @@ def _records(status: Mapping[str, Any], now: datetime) -> Iterator[Reason]:
         yield Reason(
             "dead", "", f"{_many(status['dead_letters'], 'dead letter')} kept (onehost dead list --state kept)"
         )
+    for each in status["certificates"]:
+        left = each["not_after_at"] - now
+        text = f"expires in {ago(left)}" if left > timedelta(0) else "has expired"
+        hint = f"onehost certificate upload {each['name']}"
+        yield Reason("certificate", each["name"], f"certificate {each['name']} {text} ({hint})")
     lag = now - status["unsealed_at"] if status["unsealed_at"] else timedelta(0)
     if status["unsealed"] > UNSEALED or lag > SLOW:
         yield Reason("unsealed", "", f"{_many(status['unsealed'], 'event')} without a seal, the oldest for {ago(lag)}")

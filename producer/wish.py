@@ -16,6 +16,14 @@ DEADLINE = timedelta(days=1)
 
 
 @dataclass(frozen=True)
+class Parent:
+    """The job that a wish is part of, and the grace time that it shares."""
+
+    job_id: int
+    grace_until_at: datetime | None
+
+
+@dataclass(frozen=True)
 class Wish:
     """What somebody wants. `verb` is one of the noun's, or apply (a whole spec), remove, retry or cancel."""
 
@@ -35,6 +43,8 @@ class Wish:
     batch: str | None = None
     #: Failed nodes after which no further stage is opened. None: 0 with `batch`, else any number.
     max_fail: int | None = None
+    #: Set for what follows from another wish, such as the removal of what belongs to a removed account.
+    parent: Parent | None = None
 
     @property
     def is_of_lost_node(self) -> bool:
@@ -67,5 +77,7 @@ class Receipt:
     grace_until_at: datetime | None = None
     #: Nothing is done before a person releases the job (in a dry run: would be done).
     held: bool = False
+    #: How many resources of each noun are removed, or brought back, with it.
+    owned: Mapping[str, int] = field(default_factory=dict)
     #: The held job that this cancel has ended; nothing had been done, so nothing is undone.
     dropped: int | None = None

@@ -6,6 +6,7 @@ done: that is what it says, and it does not try again.
 
 from __future__ import annotations
 
+import json
 import logging
 import sqlite3
 import time
@@ -14,6 +15,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from ..models import wire
+from ..models.canonical import canonical
 from ..models.crash import crash_point
 from ..models.errors import HostError, Permanent
 from .reconcilers import Acts, Reconciler
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+#: What was done, in words; or by part.
+Did = str | Mapping[str, str]
 #: A job's number is remembered this long after it was too late for it, in seconds: no letter lives as long.
 REMEMBERED_SECONDS = 7 * 86400.0
 
@@ -48,9 +52,9 @@ class Actions:
             for letter in letters:
                 row = tuple(letter[key] for key in ("incarnation", "job", "noun", "id", "name", "verb"))
                 news += db.execute(
-                    """INSERT INTO action (incarnation, job, noun, id, name, verb, expires_at, state)
-                       VALUES (?, ?, ?, ?, ?, ?, ?, 'waiting') ON CONFLICT DO NOTHING""",
-                    (*row, now + letter["expires_seconds"]),
+                    """INSERT INTO action (incarnation, job, noun, id, name, verb, expires_at, state, given)
+                       VALUES (?, ?, ?, ?, ?, ?, ?, 'waiting', ?) ON CONFLICT DO NOTHING""",
+                    (*row, now + letter["expires_seconds"], canonical(letter["given"])),
                 ).rowcount
             db.execute("DELETE FROM action WHERE state = 'done' AND expires_at < ?", (now - REMEMBERED_SECONDS,))
         self.may_wait = True
@@ -65,7 +69,7 @@ class Actions:
         self._file.write("UPDATE action SET state = 'started' WHERE incarnation = ? AND job = ?",
                          [(row["incarnation"], row["job"])])  # fmt: skip
 
-    def finish(self, row: sqlite3.Row, outcome: str, reason: str = "", did: str = "", seconds: float = 0.0) -> None:
+    def finish(self, row: sqlite3.Row, outcome: str, reason: str = "", did: Did = "", seconds: float = 0.0) -> None:
         """Writes what became of it, and its acknowledgement, in one commit."""
         with self._changing() as db:
             db.execute("UPDATE action SET state = 'done' WHERE incarnation = ? AND job = ?",
@@ -77,7 +81,8 @@ class Performer:
     """The executor's part: does them between rounds. `own`: what is no business of a reconciler, by (noun, verb)."""
 
     def __init__(self, ledger: Ledger, host: Host, reconcilers: Mapping[str, Reconciler],
-                 own: Mapping[tuple[str, str], Callable[[], None]], reported: Callable[[], None]) -> None:  # fmt: skip
+                 own: Mapping[tuple[str, str], Callable[[Mapping[str, Any]], Did]],
+                 reported: Callable[[], None]) -> None:  # fmt: skip
         self._ledger = ledger
         self._host = host
         self._reconcilers = reconcilers
@@ -108,17 +113,17 @@ class Performer:
         try:
             did = self._perform(row)
         except HostError as error:
-            self._ledger.actions.finish(row, "failed", str(error), seconds=time.monotonic() - began)
+            did = getattr(error, "did", "")
+            self._ledger.actions.finish(row, "failed", str(error), did, seconds=time.monotonic() - began)
         except Exception as error:
             log.exception("an action failed", extra={"action": "act", "job": row["job"]})
             self._ledger.actions.finish(row, "failed", f"{type(error).__name__}: {error}")
         else:
             self._ledger.actions.finish(row, "applied", did=did, seconds=time.monotonic() - began)
 
-    def _perform(self, row: sqlite3.Row) -> str:
+    def _perform(self, row: sqlite3.Row) -> Did:
         if own := self._own.get((row["noun"], row["verb"])):
-            own()
-            return "done"
+            return own(json.loads(row["given"] or b"{}"))
         reconciler: Any = self._reconcilers.get(row["noun"])
         if not isinstance(reconciler, Acts):
             raise Permanent(f"needs a worker that knows {row['noun']}.{row['verb']}")

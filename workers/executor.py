@@ -58,6 +58,8 @@ class Executor:
         #: Questions that wait for the end of the round.
         self._questions: deque[Callable[[], None]] = deque()
         self._is_serving = False
+        #: How long it sleeps at most while nothing arrives: as often may somebody look.
+        self.idle_seconds = 5.0
         self.rounds = 0
         #: Signals sent so far, by daemon.
         self.signals: dict[str, int] = {}
@@ -95,7 +97,7 @@ class Executor:
             self._serve_if_clean()
             if len(entries) < ROUND:  # else there is more: it need not be asked when
                 due = self._ledger.due_seconds()
-                self._news.wait(min(due, 5.0) if due is not None else 5.0)
+                self._news.wait(min(due, self.idle_seconds) if due is not None else self.idle_seconds)
 
     def _answer(self) -> None:
         while self._questions:

@@ -26,6 +26,7 @@ from .entry import Difference, Entry
 from .highest import Highest
 from .ledger_file import LedgerFile
 from .outgoing import FORGET, Outgoing, Result
+from .stopped import Stopped
 
 __all__ = ["ROUND", "Ledger", "Result"]
 
@@ -47,6 +48,7 @@ class Ledger:
         self.tally = self._file.tally
         self.outgoing = Outgoing(self._file)
         self.brake = Brake(self._file)
+        self.stopped = Stopped(self._file)
         self.highest = Highest(self._file)
         self.actions = Actions(self._file, self.outgoing, self._changing)
         self.digest = self._summed()
@@ -228,6 +230,29 @@ class Ledger:
         """Every resource of a noun that is not to be removed, at its newest generation."""
         rows = self._file.read("SELECT * FROM entry WHERE noun = ? AND spec IS NOT NULL ORDER BY id", (noun,))
         return [_entry(row) for row in rows]
+
+    def settled(self) -> tuple[list[Entry], frozenset[int]]:
+        """What this node has applied at its newest generation, removals too; and the ids of all the rest."""
+        rows = self._file.read("SELECT * FROM entry ORDER BY id")
+        done = [row["done"] == row["wanted"] == row["applied"] for row in rows]
+        entries = [_entry(row) for row, is_done in zip(rows, done, strict=True) if is_done]
+        return entries, frozenset(row["id"] for row, is_done in zip(rows, done, strict=True) if not is_done)
+
+    def untouched(self, ids: Iterable[int]) -> frozenset[int]:
+        """Those of these of which no generation was started after the one that was applied."""
+        return frozenset(
+            each for each in ids if self._number("SELECT started <= applied FROM entry WHERE id = ?", (each,))
+        )
+
+    def ids(self) -> frozenset[int]:
+        """Every resource that is not to be removed."""
+        return frozenset(row["id"] for row in self._file.read("SELECT id FROM entry WHERE spec IS NOT NULL"))
+
+    def newest(self, ids: Iterable[int]) -> list[Entry]:
+        """These entries, removed ones too, at their newest generation, in the order of a round."""
+        wanted = set(ids)
+        rows = [row for row in self._file.read("SELECT * FROM entry") if row["id"] in wanted]
+        return sorted((_entry(row) for row in rows), key=_turn)
 
     # ---- hello
 

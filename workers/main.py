@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -17,7 +17,9 @@ from ..broker_config.publisher import Publisher
 from ..models import logs, metrics
 from ..models.errors import Unreachable
 from ..models.settings import Worker as Settings
-from .actions import Performer
+from .actions import Did, Performer
+from .caretaker import Caretaker
+from .drift import Drift, told
 from .executor import Executor
 from .host import Host
 from .ledger import Ledger
@@ -26,8 +28,10 @@ from .metrics import WORKER, look
 from .receiver import Receiver
 from .reconcilers import Reconciler, reconcilers
 from .reporter import Reporter
-from .respondent import Respondent
+from .respondent import Answers, Respondent
 from .sync import Sync
+from .usage import Usage
+from .watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +41,8 @@ HUNG_SECONDS = 60.0
 WATCH_SECONDS = 5.0
 #: After a stop: what a round under way and a last report may take, and when a silent broker is given up, in seconds.
 STOP_SECONDS, GIVE_UP_SECONDS = 4.5, 2.0
+#: Differences in one answer.
+MOST_FOUND = 200
 #: How often the trash of removed homes is looked through, in seconds.
 SWEEP_SECONDS = 3600.0
 
@@ -60,16 +66,50 @@ class Worker:
             ready=lambda: host.recover(self._roles()), serve=lambda: host.start(self._roles()),
             on_pause=self.reporter.beat, act=self._act,
         )  # fmt: skip
-        own = {("node", "sync"): self.sync.say_hello}
-        self._performer = Performer(self.ledger, host, known, own, self.reporter.wake)
-        respondent = Respondent(self.ledger, host, known, self.executor, self.reporter)
+        self._drift = Drift(self.ledger, host, known, self.executor.round, self._roles)
+        self._watch_over = Watch(self.ledger, host, self._drift, self.executor, settings.check_seconds, self._roles,
+                                 self.reporter.beat)  # fmt: skip
+        self._caretaker = Caretaker(self.ledger, host, self._roles, self.executor.blocked, self._watch_over.soon)
+        self._performer = Performer(self.ledger, host, known, self._own_actions(), self.reporter.wake)
+        respondent = Respondent(self.ledger, host, known, self.executor, self.reporter, self._answers())
         self.receiver = Receiver(settings.broker, settings.node, self.ledger, self.sync, self.executor.wake,
                                  respondent.ask, self._say)  # fmt: skip
+        self._usage = Usage(self.ledger, host, settings.usage_seconds, self.reporter.usage)
         self._state = "starting"
         self._swept_at = -SWEEP_SECONDS
 
+    def _own_actions(self) -> dict[tuple[str, str], Callable[[Mapping[str, Any]], Did]]:
+        """What is done on this node for the node itself, by (noun, verb)."""
+        verbs = ("start", "stop", "restart", "reload", "enable")
+        daemons = {("node", f"daemon-{verb}"): partial(self._caretaker.do, verb) for verb in verbs}
+        return {("node", "sync"): self._sync, ("node", "repair"): self._repair, **daemons}
+
+    def _answers(self) -> Answers:
+        """What this node tells when it is asked."""
+
+        def check(payload: Mapping[str, Any]) -> dict[str, Any]:
+            if payload.get("adopt"):
+                return {"adoptable": self._drift.adoptable()}
+            began = time.monotonic()
+            found = self._drift.find()
+            seconds = round(time.monotonic() - began, 3)
+            return {"findings": [told(each) for each in found[:MOST_FOUND]], "count": len(found), "seconds": seconds}
+
+        return {"check": check, "daemon": self._caretaker.asked}
+
+    def _sync(self, _fields: Mapping[str, Any]) -> str:
+        self.sync.say_hello()
+        return "done"
+
+    def _repair(self, _fields: Mapping[str, Any]) -> Did:
+        try:
+            return self._drift.repair()
+        finally:
+            self._watch_over.soon()
+
     def run(self) -> None:
         """Sets up the machine, then runs until stopped. The receiver runs on the calling thread."""
+        self._caretaker.remember()
         self._host.recover(self._roles())
         self._performer.recover()
         threads = [
@@ -77,6 +117,7 @@ class Worker:
             threading.Thread(
                 target=self._guard, args=(self.reporter.run, self.sync, self.stop), name="reporter", daemon=True
             ),
+            threading.Thread(target=self._guard, args=(self._usage.run, self.stop), name="usage", daemon=True),
         ]
         for thread in threads:
             thread.start()
@@ -124,6 +165,7 @@ class Worker:
 
     def _act(self) -> None:
         self._performer.run()
+        self._watch_over.look()
 
     def _wake(self) -> None:
         self.reporter.wake()
@@ -139,7 +181,7 @@ class Worker:
             "synced": self.sync.synced.is_set(), "paused": self.executor.is_paused,
             "state": self.executor.running or self._state,
             "rounds": self.executor.rounds, "signals": dict(self.executor.signals),
-            "blocked": {name: text[:200] for name, text in self.executor.blocked.items()},
+            **self._watch_over.said(),
         }  # fmt: skip
 
 

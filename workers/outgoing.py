@@ -22,6 +22,8 @@ FORGET = "DELETE FROM ack WHERE epoch = ? AND number <= ?"
 AT_ONCE = 500
 #: Letters of one word of a difference; what a node says must not fill the manager's store.
 LONGEST_WORD = 200
+#: Parts of a difference that travel.
+MOST_PARTS = 100
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,7 @@ class Outgoing:
             "incarnation": row["incarnation"], "id": entry.id, "noun": entry.noun, "name": entry.name,
             "generation": entry.generation, "outcome": result.outcome,
             "reason": wire.clean(result.reason, wire.MAX_TEXT),
-            "difference": {wire.clean(k, wire.MAX_WORD): wire.clean(text, LONGEST_WORD)
-                           for k, text in result.difference.items()},
+            "difference": _parts(result.difference),
             "seconds": dict(result.seconds) | {"ledger": _waited(result, row)},
             "at": time.time(), "epoch": self.epoch, "number": self.number,
         }  # fmt: skip
@@ -63,14 +64,15 @@ class Outgoing:
             (self.epoch, self.number, entry.noun, row["job"], canonical(body)),
         )
 
-    def add_action(self, db: sqlite3.Connection, row: sqlite3.Row, outcome: str, reason: str, did: str,
-                   seconds: float) -> None:  # fmt: skip
+    def add_action(self, db: sqlite3.Connection, row: sqlite3.Row, outcome: str, reason: str,
+                   did: str | Mapping[str, str], seconds: float) -> None:  # fmt: skip
         """Part of a transaction of the ledger: acknowledges an action under the next number."""
         self.number += 1
         body = {
             "incarnation": row["incarnation"], "id": row["id"], "noun": row["noun"], "name": row["name"],
             "generation": 0, "action": row["job"], "outcome": outcome, "reason": wire.clean(reason, wire.MAX_TEXT),
-            "difference": {"it": wire.clean(did, LONGEST_WORD)} if did else {}, "seconds": {"action": seconds},
+            "difference": _parts({"it": did} if isinstance(did, str) and did else did or {}),
+            "seconds": {"action": seconds},
             "at": time.time(), "epoch": self.epoch, "number": self.number,
         }  # fmt: skip
         db.execute(
@@ -118,3 +120,9 @@ class Outgoing:
 def _waited(result: Result, row: sqlite3.Row) -> float:
     """Seconds between its arrival and the start of its round."""
     return max(0.0, time.time() - float(row["arrived_at"]) - result.seconds.get("node", 0.0))
+
+
+def _parts(difference: Mapping[str, str]) -> dict[str, str]:
+    """A difference as it may travel."""
+    rows = list(difference.items())[:MOST_PARTS]
+    return {wire.clean(key, wire.MAX_WORD): wire.clean(text, LONGEST_WORD) for key, text in rows}

@@ -7,7 +7,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
@@ -44,6 +44,7 @@ class Reporter:
         self._status = status
         self._news = threading.Event()
         self._answers: deque[tuple[str, dict[str, Any]]] = deque()
+        self._usage: Sequence[dict[str, Any]] = ()
         self._beat_at = 0.0
         self._ticked_at = 0.0
         self._backoff_seconds = BACKOFF_SECONDS
@@ -56,6 +57,11 @@ class Reporter:
     def beat(self) -> None:
         """Gives a sign of life at once: something has changed that the manager waits for."""
         self._beat_at = -1e9
+        self.wake()
+
+    def usage(self, bodies: Sequence[dict[str, Any]]) -> None:
+        """Publishes how much accounts hold, instead of what was measured before and could not be published."""
+        self._usage = bodies
         self.wake()
 
     def answer(self, asker: str, body: dict[str, Any]) -> None:
@@ -88,12 +94,18 @@ class Reporter:
                    for number, body in enumerate(hellos)]  # fmt: skip
         if time.monotonic() - self._beat_at >= self._beat_seconds:
             letters.append(self._letter("beat", routing.beat_key(self._node), "beat", self._beat()))
+        measured = self._usage
+        # By the way of beats: what is lost comes again.
+        letters += [self._letter(f"usage.{number}", routing.beat_key(self._node), "usage", body)
+                    for number, body in enumerate(measured)]  # fmt: skip
         if letters:
             report = self._publisher.send(letters)
             if report.why or report.unroutable or report.nacked:
                 return report.why or next(iter(report.unroutable.values()), "a queue of the manager is full")
             if any(letter.message_id == "beat" for letter in letters):
                 self._beat_at = time.monotonic()
+            if self._usage is measured:
+                self._usage = ()
         self._send_answers()
         return self._acknowledgements() or self._tick()
 
@@ -108,7 +120,12 @@ class Reporter:
         letters = []
         while self._answers:
             asker, body = self._answers.popleft()
-            letters.append(self._letter(body["question"], routing.answer_key(self._node, asker), "answer", body))
+            key = routing.answer_key(self._node, asker)
+            try:
+                letters.append(self._letter(body["question"], key, "answer", body))
+            except ValueError as error:  # more than a letter may hold
+                less = {"question": body["question"], "reason": f"the answer cannot travel: {error}"}
+                letters.append(self._letter(body["question"], key, "answer", less))
         if letters:
             self._publisher.send(letters)
 

@@ -1,10 +1,10 @@
-"""Answers questions: what would change on this node if a resource were wanted so. Looks, and changes nothing."""
+"""Answers questions: what would change, what differs, how a daemon is. Looks, and changes nothing."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..models import wire
@@ -19,20 +19,21 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: A question that had to wait longer than this for a round, in seconds, is not answered: nobody listens any more.
-STALE_SECONDS = 5.0
+#: Answers to what is no dry run, by what is asked: from what is said beside it to what is told.
+Answers = Mapping[str, Callable[[Mapping[str, Any]], Mapping[str, Any]]]
 
 
 class Respondent:
     """Takes questions from the receiver, looks between rounds, answers through the reporter."""
 
     def __init__(self, ledger: Ledger, host: Host, reconcilers: Mapping[str, Reconciler], executor: Executor,
-                 reporter: Reporter) -> None:  # fmt: skip
+                 reporter: Reporter, answers: Answers) -> None:  # fmt: skip
         self._ledger = ledger
         self._host = host
         self._reconcilers = reconcilers
         self._executor = executor
         self._reporter = reporter
+        self._answers = answers
 
     def ask(self, question: wire.Letter) -> None:
         """Queues a question."""
@@ -44,17 +45,24 @@ class Respondent:
         return self._ledger.entries(noun)
 
     def _answer(self, question: wire.Letter, asked_at: float) -> None:
-        if time.monotonic() - asked_at > STALE_SECONDS:
-            return
+        if time.monotonic() - asked_at > question["seconds"]:
+            return  # it had to wait for a round, and nobody listens any more
         body: dict[str, Any] = {"question": question["question"]}
         try:
-            reconciler = self._reconcilers[question["noun"]]
-            difference = reconciler.compare(self._entry(question), self._host, self)
-            body["difference"] = {wire.clean(k, wire.MAX_WORD): wire.clean(v, 200) for k, v in difference.items()}
-        except Exception as error:  # a dry run must not end the worker, whatever it found
+            if question["asks"] == "dry-run":
+                body["difference"] = self._compared(question)
+            elif answer := self._answers.get(question["asks"]):
+                body["told"] = answer(question["payload"] or {})
+            else:
+                body["reason"] = f"needs a worker that knows the question {question['asks']}"
+        except Exception as error:  # a question must not end the worker, whatever it found
             log.info("cannot answer", extra={"action": "answer", "why": f"{type(error).__name__}: {error}"})
             body["reason"] = wire.clean(str(error) or type(error).__name__, wire.MAX_TEXT)
         self._reporter.answer(question["asker"], body)
+
+    def _compared(self, question: wire.Letter) -> dict[str, str]:
+        difference = self._reconcilers[question["noun"]].compare(self._entry(question), self._host, self)
+        return {wire.clean(k, wire.MAX_WORD): wire.clean(v, 200) for k, v in difference.items()}
 
     def _entry(self, question: wire.Letter) -> Entry:
         """As if it had arrived: the spec asked about, beside what this node applied last."""

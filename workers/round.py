@@ -9,12 +9,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..models.crash import crash_point
 from ..models.errors import Blocked, HostError, Pending, Temporary
+from . import drift
 from .entry import Difference, Entry
+from .host.kept import Kept
 from .ledger import Ledger
 from .outgoing import Result
 from .reconcilers import Reconciler
@@ -48,6 +51,8 @@ class Round:
         self._results: dict[int, Result] = {}
         self._differences: dict[int, Difference] = {}
         self._began = time.monotonic()
+        #: Entries of which nothing has been begun since they were applied: what differs there, another hand did.
+        self._untouched: frozenset[int] = frozenset()
         #: Seconds of each phase of the whole round.
         self.seconds: dict[str, float] = {}
 
@@ -84,6 +89,7 @@ class Round:
                 self._end(entry, "failed", f"worker died {DEADLY_STARTS} times while it was applying this")
         if not self._alive:
             return
+        self._untouched = self._ledger.untouched(entry.id for entry in self._alive if entry.applied_spec is not None)
         self._ledger.start(self._alive)
         found: list[tuple[Entry, Difference]] = []
         for entry in self._alive:
@@ -92,7 +98,26 @@ class Round:
         crash_point("round.started")
 
     def _compare_one(self, entry: Entry, found: list[tuple[Entry, Difference]]) -> None:
-        found.append((entry, self._reconciler(entry).compare(entry, self._host, self)))
+        difference = self._reconciler(entry).compare(entry, self._host, self)
+        if difference and (words := self._by_hand(entry)):
+            difference = {"by hand": words, **difference}
+        found.append((entry, difference))
+
+    def _by_hand(self, entry: Entry) -> str:
+        """What another hand changed of it since it was applied: kept aside, as this round overwrites it, and said."""
+        if entry.id not in self._untouched or not self._host.daemons:
+            return ""
+        before = replace(entry, spec=entry.applied_spec, generation=entry.applied)
+        if not self._reconciler(entry).compare(before, self._host, self):
+            return ""
+        ids, kept = self._ledger.ids(), Kept(self._host.machine)
+        found = drift.look(self._host, self._reconcilers, [before], ids, entry.roles, self)
+        found = [each for each in found if each.owner == entry.id]
+        for each in found:
+            if each.path:
+                kept.keep(each.path)
+        words = "; ".join(f"{each.path} {each.what}".strip() for each in found)
+        return f"{words}; what was there is kept in {kept.folder}" if kept.is_used else words
 
     def _stage(self) -> None:
         for step in ("prepare", "stage"):
@@ -142,15 +167,21 @@ class Round:
     def _commit(self) -> None:
         """Validates, switches and signals each daemon that has something new; once more if a failure put files back."""
         for _ in range(2):
+            self._validate_all()
             for daemon in self._host.daemons:
                 self._commit_one(daemon)
             if not self._changed():
                 return
 
+    def _validate_all(self) -> None:
+        """All before any is switched: what one daemon refuses, or cannot take now, is not made and undone at others."""
+        passed: dict[str, frozenset[int]] = {}
+        while waiting := [d for d in self._host.daemons if d.changed() and d.changed() != passed.get(d.name)]:
+            daemon = waiting[0]
+            self._timed(f"validate {daemon.name}", partial(self._validate, daemon, sorted(daemon.changed())))
+            passed[daemon.name] = daemon.changed()
+
     def _commit_one(self, daemon: Daemon) -> None:
-        if not daemon.changed():
-            return
-        self._timed(f"validate {daemon.name}", lambda: self._validate(daemon, sorted(daemon.changed())))
         changed = daemon.changed()
         if not changed:
             return

@@ -10,7 +10,7 @@ from functools import cache
 from ..errors import NotFound
 from .noun import Action, Claim, Noun, Option, Spec, Stage, Surroundings, Verb
 
-__all__ = ["Action", "Claim", "Noun", "Option", "Spec", "Stage", "Surroundings", "Verb", "noun", "nouns"]
+__all__ = ["Action", "Claim", "Noun", "Option", "Spec", "Stage", "Surroundings", "Verb", "followers", "noun", "nouns"]
 
 
 @cache
@@ -29,3 +29,8 @@ def noun(name: str) -> Noun:
     near = difflib.get_close_matches(name, nouns(), 1)
     hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(nouns())}"
     raise NotFound(f"unknown noun {name!r}", hint=hint)
+
+
+def followers(name: str) -> list[Noun]:
+    """The nouns whose fields follow from this one."""
+    return [each for each in nouns().values() if each.follows == name]

@@ -7,7 +7,7 @@ from typing import Any
 
 from marshmallow import fields
 
-from .. import names
+from .. import names, php_settings, schedule, sites
 
 
 class Checked(fields.String):
@@ -25,10 +25,34 @@ class Domain(Checked):
     check = staticmethod(names.domain)
 
 
+class AccountName(Checked):
+    """The name of an account."""
+
+    check = staticmethod(names.account)
+
+
+class PlanName(Checked):
+    """The name of a plan."""
+
+    check = staticmethod(names.plan)
+
+
 class SshKey(Checked):
     """One SSH public key."""
 
     check = staticmethod(names.ssh_key)
+
+
+class Schedule(Checked):
+    """When a cron entry runs."""
+
+    check = staticmethod(schedule.schedule)
+
+
+class Command(Checked):
+    """One line that a shell is given."""
+
+    check = staticmethod(names.command)
 
 
 class PasswordHash(Checked):
@@ -41,6 +65,42 @@ class DocumentRoot(Checked):
     """A path below an account's home."""
 
     check = staticmethod(names.document_root)
+
+
+class PhpSetting(Checked):
+    """One of PHP's settings as NAME=VALUE."""
+
+    check = staticmethod(php_settings.setting)
+
+
+class RedirectTarget(Checked):
+    """Where a site leads to."""
+
+    check = staticmethod(sites.redirect)
+
+
+class SitePath(Checked):
+    """A path of a site."""
+
+    check = staticmethod(sites.path)
+
+
+class SiteUser(Checked):
+    """A user of protected paths, with the hash of the password."""
+
+    check = staticmethod(sites.user)
+
+
+class SiteDirective(Checked):
+    """One line of Apache directives."""
+
+    check = staticmethod(sites.directive)
+
+
+class Network(Checked):
+    """An IP address or a network."""
+
+    check = staticmethod(names.network)
 
 
 class Address(Checked):

@@ -12,8 +12,26 @@ from ..errors import Refused
 from .fields import Address, integer
 from .noun import Action, Claim, Noun, Option, Spec, Stage, Surroundings, Verb
 
-ROLES = ("web", "ssh", "storage", "director")
+ROLES = ("web", "ssh", "ftp", "storage", "director")
 TRAFFIC = ("active", "cordoned", "drained")
+
+
+#: Daemons by the names that people know, those of the director last.
+DAEMONS = ("apache", "php", "ssh", "proftpd", "cron", "haproxy", "keepalived")
+#: What can be done to one.
+DAEMON_VERBS = {
+    "start": "Start it, and let it come with the next boot.",
+    "stop": "Stop it; it stays stopped until it is started.",
+    "restart": "Stop and start it, if its configuration passes its own check.",
+    "reload": "Have it read its configuration again, if that passes its own check.",
+    "enable": "Let it come with the next boot, without starting it now.",
+}
+
+
+class DaemonSchema(Schema):
+    """Which daemon of a node is meant."""
+
+    daemon = fields.String(required=True, validate=OneOf(DAEMONS))
 
 
 class NodeSchema(Schema):
@@ -32,6 +50,7 @@ class Node(Noun):
     name = "node"
     plural = "nodes"
     schema = NodeSchema
+    no_way_back = {"remove": "what it held was given to others; onehost node add makes it a member again"}
     columns = ("address", "roles", "traffic", "weight")
     order = 10
     verbs = (
@@ -67,7 +86,13 @@ class Node(Noun):
         Verb("remove", "Take a node out of the cluster.", "remove web1 --yes web1", removes=True, asks=True),
     )
 
-    actions = (Action("sync", "Let it compare what it holds with the store, now.", "sync web1", on_itself=True),)
+    actions = (
+        Action("sync", "Let it compare what it holds with the store, now.", "sync web1", on_itself=True),
+        Action("repair", "Put back what differs from its ledger; the overwritten is kept.", "repair web1",
+               on_itself=True, deadline_seconds=300.0, kind="node.repair"),
+        *(Action(f"daemon-{verb}", text, "", on_itself=True, schema=DaemonSchema, kind=f"daemon.{verb}",
+                 deadline_seconds=120.0) for verb, text in DAEMON_VERBS.items()),
+    )  # fmt: skip
 
     def check_name(self, name: str) -> str:
         return names.node(name)

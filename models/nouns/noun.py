@@ -36,7 +36,8 @@ class Option:
 
     field: str
     help: str
-    #: How it is given: text, number, yes_no, list, choice, file (content of a file, one item a line) or password.
+    #: How it is given: text, number, limit (a number or none), yes_no, list, mapping (NAME=VALUE), choice, password or
+    #: file (content of a file, one item a line).
     kind: str = "text"
     choices: tuple[str, ...] = ()
     required: bool = False
@@ -72,6 +73,23 @@ class Action:
     on_itself: bool = False
     #: Not done after this long.
     deadline_seconds: float = 60.0
+    #: What it must be told beside the resource. None: nothing.
+    schema: type[Schema] | None = None
+    #: The kind of its job, where it is not NOUN.NAME: then it has a command group of its own, too.
+    kind: str = ""
+
+    def load(self, given: Mapping[str, Any]) -> Spec:
+        """What it is told, checked. Raises Invalid."""
+        if self.schema is None and given:
+            raise Invalid(f"{self.name} takes no fields", dict.fromkeys(given, "unknown"))
+        if self.schema is None:
+            return {}
+        try:
+            loaded: Spec = self.schema(unknown=RAISE).load(dict(given))
+        except ValidationError as error:
+            problems = flatten(error.messages)
+            raise Invalid("; ".join(f"{field}: {text}" for field, text in problems.items()), problems) from None
+        return loaded
 
 
 class Surroundings(Protocol):
@@ -83,6 +101,14 @@ class Surroundings(Protocol):
 
     def number(self, kind: str, first: int, last: int) -> int:
         """A number from the range that was never given out before. Raises Refused when the range is used up."""
+        ...
+
+    def owner(self, noun: str, name: str) -> tuple[int, Spec] | None:
+        """Id and wanted spec of a living resource; None if there is none."""
+        ...
+
+    def holder(self, kind: str, value: str) -> str | None:
+        """What holds a claim, by name: the owner of the resource that has it, or that itself; None if it is free."""
         ...
 
     def setting(self, name: str) -> Any:
@@ -100,12 +126,25 @@ class Noun:
     version: ClassVar[tuple[int, int]] = (1, 0)
     #: Fields that never stand in a payload, an event or a list.
     secret_fields: ClassVar[frozenset[str]] = frozenset()
+    #: The noun of its owner: removed with it, and the spec names it in a field of that name. None: it stands alone.
+    belongs_to: ClassVar[str | None] = None
+    #: Fields of the owner's spec that it carries, given by the manager, beside `OWNER_id`.
+    inherits: ClassVar[tuple[str, ...]] = ()
+    #: The limit of its owner that counts it. None: it is not counted.
+    limit: ClassVar[str | None] = None
+    #: The noun that some of its fields follow from, named in a field of that name: a change of that one is a `set` of
+    #: each that names it.
+    follows: ClassVar[str | None] = None
+    #: Manager fields that follow from it: worked out anew by `number` at every wish, None where it says nothing.
+    following_fields: ClassVar[frozenset[str]] = frozenset()
     #: Fields that only the manager sets.
     manager_fields: ClassVar[frozenset[str]] = frozenset()
     #: Kinds of the numbers that `numbers` finds, each given out once (uid).
     number_kinds: ClassVar[frozenset[str]] = frozenset()
     verbs: ClassVar[Sequence[Verb]] = ()
     actions: ClassVar[Sequence[Action]] = ()
+    #: By verb why a job of it cannot be reverted. What makes something is never reverted: that would be a removal.
+    no_way_back: ClassVar[Mapping[str, str]] = {}
     #: Columns of `list`, after the name.
     columns: ClassVar[Sequence[str]] = ()
     #: Rounds take nouns of lower order first, and remove them last.
@@ -135,6 +174,10 @@ class Noun:
     def numbers(self, spec: Mapping[str, Any]) -> Mapping[str, int]:
         """The given numbers that stand in a spec, by kind. Nodes remember the highest of each for a restored store."""
         return {}
+
+    def takes(self, spec: Spec) -> Mapping[str, int]:
+        """How much of which limits this spec takes."""
+        return {self.limit: 1} if self.limit else {}
 
     def claims(self, name: str, spec: Spec) -> Iterable[Claim]:
         """What this spec must hold alone."""
@@ -172,6 +215,11 @@ class Noun:
     def verb(self, name: str) -> Verb | None:
         """The verb of that name, if it has one."""
         return next((verb for verb in self.verbs if verb.name == name), None)
+
+    @property
+    def acting(self) -> Sequence[str]:
+        """The kinds of the jobs of its actions."""
+        return [action.kind or f"{self.name}.{action.name}" for action in self.actions]
 
     def action(self, name: str) -> Action | None:
         """The action of that name, if it has one."""

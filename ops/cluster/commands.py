@@ -152,14 +152,16 @@ def _start_all(lab: Lab, pids: dict[str, int]) -> list[str]:
 
 
 def _carry_credentials(manager: int, machine: str, pid: int) -> None:
-    """What an operator does once: brings a node its settings and its broker password."""
+    """What an operator does once: brings a node its settings and its broker password, a client the nodes' keys."""
+    if kind_of(machine) == "client":
+        shutil.copy(f"/proc/{manager}/root/etc/onehost/known_hosts", f"/proc/{pid}/root/etc/ssh/ssh_known_hosts")
     source = Path(f"/proc/{manager}/root/etc/onehost/nodes/{machine}")
     if kind_of(machine) == "node" and not source.exists():
         # One node more than `up` made: it is added to the cluster first.
         joining = [
             str(CHECKOUT / ".venv/bin/python"),
             str(SCRIPTS / "join.py"),
-            f"{machine}={address_of(machine)}=web,ssh",
+            f"{machine}={address_of(machine)}=web,ssh,ftp",
         ]
         subprocess.run(inside(manager, joining), check=True)
     if source.exists():
@@ -169,7 +171,7 @@ def _carry_credentials(manager: int, machine: str, pid: int) -> None:
 def _run_hooks(lab: Lab, pids: dict[str, int]) -> list[str]:
     """Runs each machine's boot script, all at once; returns what failed."""
     script = 'exec "$0" "$@" >>/var/log/lab-boot.log 2>&1 </dev/null'
-    nodes = [f"{m}={address_of(m)}=web,ssh" for m in sorted(lab.running(), key=in_order) if m.startswith("node")]
+    nodes = [f"{m}={address_of(m)}=web,ssh,ftp" for m in sorted(lab.running(), key=in_order) if m.startswith("node")]
     joining = ["manager=10.77.0.1=storage,director", *nodes]
     running = {}
     for machine, pid in pids.items():

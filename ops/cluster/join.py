@@ -10,10 +10,12 @@ from onehost import migrations
 from onehost.broker_config import apply, bootstrap
 from onehost.models import settings
 from onehost.models.errors import NotFound
-from onehost.producer import Onehost, nodes
+from onehost.producer import Onehost, identity, nodes
 
 #: Where the manager keeps what each node is to be given; the lab carries it there.
 JOINING = Path("/etc/onehost/nodes")
+#: What the lab's client is to know of all nodes' keys.
+KNOWN_HOSTS = Path("/etc/onehost/known_hosts")
 
 
 def write_joining(node: str, password: str, manager_address: str) -> None:
@@ -43,6 +45,8 @@ def main() -> None:
     migrations.upgrade(config.store)
     bootstrap.bootstrap(config, bootstrap.local_ctl)
     with Onehost(config, actor="lab", source="ops/lab") as onehost:
+        identity.ensure(onehost)
+        KNOWN_HOSTS.write_text("\n".join(identity.known_hosts(onehost, ("*",))) + "\n")
         for given in sys.argv[1:]:
             node, address, roles = given.split("=")
             try:

@@ -62,7 +62,7 @@ def prepare() -> None:
     bootstrap.bootstrap(config, bootstrap.local_ctl)
     with Onehost(config, actor="demo") as onehost:
         for number, node in enumerate(NODES, 11):
-            roles = ["web", "ssh", "storage"] if node == "node1" else ["web", "ssh"]
+            roles = ["web", "ssh", "ftp", "storage"] if node == "node1" else ["web", "ssh", "ftp"]
             onehost.node_add(node, f"10.77.0.{number}", roles)
             folder = FOLDER / node
             (folder / "machine").mkdir(parents=True)

@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ...models import nouns
-from ...models.errors import TimedOut
+from ...models.errors import Refused, TimedOut
 from . import follow, node, roads
 from .groups import Command
 from .noun_group import show, wish
 from .output import as_json, emit, table
 from .session import Session, current
-from .writing import How, print_difference, tell, write_options
+from .writing import How, confirm, print_difference, tell, write_options
 
 if TYPE_CHECKING:
     from ..wish import Receipt, Wish
+    from .manifest import Document
 
 FILE_OPTION = click.Option(
     ["-f", "--file", "path"], required=True, metavar="FILE", help="YAML or JSON, one or many documents; - is stdin."
 )
 
 
-def _get(noun: str, name: str | None) -> None:
+def _get(noun: str | None, name: str | None) -> None:
     session = current()
+    if noun is None:
+        _write_all(session)
+        return
     known = nouns.noun(noun.replace("-", "_"))
     if name is None:
         found = session.client.list(known.name)
@@ -35,16 +40,9 @@ def _get(noun: str, name: str | None) -> None:
 
 
 def _write(session: Session, noun: nouns.Noun, found: list[dict[str, Any]], *, one: bool) -> None:
-    """As documents that `apply` takes: without what only the manager gives, and without secrets, which are kept."""
-    documents = [
-        {"noun": noun.name, "name": each["name"],
-         "spec": {key: value for key, value in each["spec"].items() if key not in noun.manager_fields}}
-        for each in found
-    ]  # fmt: skip
+    documents = _documents(noun, found)
     if session.output == "yaml":
-        import yaml
-
-        click.echo(yaml.safe_dump_all(as_json(documents), sort_keys=False, allow_unicode=True), nl=False)
+        _yaml(documents)
         return
 
     def words() -> None:
@@ -58,13 +56,42 @@ def _write(session: Session, noun: nouns.Noun, found: list[dict[str, Any]], *, o
     emit(session, documents[0] if one else documents, words)
 
 
-def _apply(path: str, no_broker: bool, **values: Any) -> int:
+def _write_all(session: Session) -> None:
+    """The whole cluster as one file, in an order in which it can be made."""
+    every = {noun: session.client.list(noun.name) for noun in nouns.nouns().values()}
+    documents = [document for noun, found in every.items() for document in _documents(noun, found)]
+    if session.output == "yaml":
+        _yaml(documents)
+        return
+    rows = [(noun.plural.replace("_", " "), len(found)) for noun, found in every.items()]
+    emit(session, documents, lambda: table(session, ("resources", "how many"), rows))
+
+
+def _documents(noun: nouns.Noun, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """As `apply` takes them: without what only the manager gives, and without secrets, which are kept."""
+    return [
+        {"noun": noun.name, "name": each["name"],
+         "spec": {key: value for key, value in each["spec"].items() if key not in noun.manager_fields}}
+        for each in found
+    ]  # fmt: skip
+
+
+def _yaml(documents: list[dict[str, Any]]) -> None:
+    import yaml
+
+    click.echo(yaml.safe_dump_all(as_json(documents), sort_keys=False, allow_unicode=True), nl=False)
+
+
+def _apply(path: str, prune: bool, prune_limit: int, no_broker: bool, **values: Any) -> int:
     from . import manifest
 
     session, how = current(), How.taken(values)
+    documents = manifest.read(path)
     wishes: list[Wish] = [
-        session.client.wish(each.noun, each.name, "apply", each.spec, **how.said()) for each in manifest.read(path)
+        session.client.wish(each.noun, each.name, "apply", each.spec, **how.said()) for each in documents
     ]
+    if prune:
+        wishes += _prune(session, documents, prune_limit, how)
     receipts = session.client.submit(wishes, dry_run=how.dry_run)
     if how.dry_run:
         data = [as_json(receipt) | {"job_id": None, "dry_run": True} for receipt in receipts]
@@ -77,6 +104,30 @@ def _apply(path: str, no_broker: bool, **values: Any) -> int:
     if has_nodes and not how.waits():
         roads.bring_in_line(session)
     return code
+
+
+def _prune(session: Session, documents: Sequence[Document], limit: int, how: How) -> list[Wish]:
+    """The wishes that remove what the file does not name, of the nouns that it names. Raises Refused."""
+    named = {(each.noun, each.name) for each in documents}
+    beside = {
+        noun.name: {each["name"]: each["spec"] for each in session.client.list(noun.name)
+                    if (noun.name, each["name"]) not in named}
+        for noun in nouns.nouns().values() if any(noun.name == each.noun for each in documents)
+    }  # fmt: skip
+    gone: list[tuple[str, str]] = []
+    for noun_name, its in beside.items():
+        owner = nouns.noun(noun_name).belongs_to
+        # What belongs to something that goes, goes with it.
+        gone += [
+            (noun_name, name) for name, spec in its.items() if not owner or spec[owner] not in beside.get(owner, {})
+        ]
+    if len(gone) > limit:
+        first = ", ".join(f"{noun} {name}" for noun, name in gone[:3])
+        raise Refused(f"--prune would remove {len(gone)} resources, more than {limit}: {first} …",
+                      hint=f"--dry-run shows them all; --prune-limit {len(gone)} if they are to go")  # fmt: skip
+    if gone:
+        confirm(f"{len(gone)} resources that the file does not name", str(len(gone)), how)
+    return [session.client.wish(noun, name, "remove", {}, **how.said()) for noun, name in gone]
 
 
 def _differences(receipts: list[Receipt]) -> None:
@@ -115,7 +166,7 @@ def _sentences(receipts: list[Receipt], jobs: list[dict[str, Any]]) -> None:
         elif receipt.held:
             click.echo(follow.held(about, receipt.job_id))
         else:
-            made = "made" if "resource" in receipt.difference else "changed"
+            made = receipt.difference.get("resource", "changed")
             click.echo(f"{about}: {made} (job {receipt.job_id})")
 
 
@@ -127,17 +178,24 @@ def _delete(noun: str, name: str, no_broker: bool, **values: Any) -> int:
 
 
 _NOUN = click.Argument(["noun"])
+_PRUNE: list[click.Parameter] = [
+    click.Option(["--prune"], is_flag=True,
+                 help="Remove what the file does not name, of every noun that it names at least once."),
+    click.Option(["--prune-limit"], type=click.IntRange(0), default=10, metavar="N", show_default=True,
+                 help="Remove nothing at all if it would be more than this."),
+    click.Option(["--yes"], metavar="COUNT", help="With --prune: how many go, instead of being asked."),
+]  # fmt: skip
 get = Command(
     "get",
     callback=_get,
-    params=[_NOUN, click.Argument(["name"], required=False)],
-    help="One resource or all of a noun; -o yaml gives documents that `apply` takes.",
-    example="get account alice -o yaml",
+    params=[click.Argument(["noun"], required=False), click.Argument(["name"], required=False)],
+    help="One resource, all of a noun, or the whole cluster; -o yaml gives documents that `apply` takes.",
+    example="get -o yaml > cluster.yaml",
 )
 apply = Command(
     "apply",
     callback=_apply,
-    params=[FILE_OPTION, *write_options(generation=False, key=False), node.no_broker_option()],
+    params=[FILE_OPTION, *_PRUNE, *write_options(generation=False, key=False), node.no_broker_option()],
     help="Make resources be as a file says, all of them or none. Secrets left out are kept.",
     example="apply -f cluster.yaml --dry-run",
 )

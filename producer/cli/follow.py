@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from types import TracebackType
@@ -14,6 +15,7 @@ from ...models import states
 from .failures import STOPPED
 from .output import COLORS, cell, console
 from .session import Session
+from .writing import counted
 
 #: Times a second that the live lines are drawn.
 FRAMES = 8
@@ -63,6 +65,10 @@ class Lines:
             if self._said.get(target["node"]) != text:
                 self._said[target["node"]] = text
                 click.echo(f"{target['node']}: {text}", err=True)
+        for line in tree(job)[:1]:
+            if self._said.get("") != line:
+                self._said[""] = line
+                click.echo(line, err=True)
 
 
 class Live:
@@ -91,6 +97,8 @@ class Live:
             style = COLORS.get(target["state"], "") if self._color else ""
             lines.append(f"  {target['node']:<{width}}  ")
             lines.append(word(target, job) + "\n", style=style)
+        for line in tree(job)[:1]:
+            lines.append(f"  {line}\n")
         self._live.update(lines)
 
 
@@ -132,7 +140,7 @@ def summary(job: Mapping[str, Any]) -> str:
         return f"{about}: unchanged"
     if job["state"] == states.Job.HELD:
         return held(about, job["id"])
-    text = f"{about}: {job['state']} on {job['applied']} of {job['targets']} nodes"
+    text = f"{about}: {job['state']}" + (f" on {job['applied']} of {job['targets']} nodes" if job["targets"] else "")
     if job["ended_at"] is not None:
         text += f" in {(job['ended_at'] - job['submitted_at']).total_seconds():.2f} s"
     waiting = [target["node"] for target in job["nodes"] if target["state"] in _OPEN]
@@ -142,7 +150,21 @@ def summary(job: Mapping[str, Any]) -> str:
     failed = [f"{t['node']}: {cell(t['reason'])}" for t in job["nodes"] if t["state"] == states.Target.FAILED]
     halted = next((t["reason"] for t in job["nodes"] if t["state"] == states.Target.HALTED), None)
     why = [f"not begun on the rest: {cell(halted)}"] if halted else []
-    return f"{text} (job {job['id']})" + "".join(f"\n  {line}" for line in failed + why)
+    return f"{text} (job {job['id']})" + "".join(f"\n  {line}" for line in failed + why + tree(job))
+
+
+def tree(job: Mapping[str, Any]) -> list[str]:
+    """What the job asked for beside its own resource: how much of it is done, and what is left where."""
+    children = job["children"]
+    if not children:
+        return []
+    done = sum(child["state"] == states.Job.APPLIED for child in children)
+    lines = [f"with it {counted(Counter(child['noun'] for child in children))}: {done} of {len(children)} done"]
+    for child in children:
+        if child["state"] in BAD:
+            lines.append(f"{child['noun']} {child['name']} is left on {child['failed_on']}: {cell(child['why'])}"
+                         f" (job {child['id']})")  # fmt: skip
+    return lines
 
 
 def exit_code(session: Session, job: Mapping[str, Any]) -> int:
@@ -150,6 +172,8 @@ def exit_code(session: Session, job: Mapping[str, Any]) -> int:
 
     A job that only offline nodes hold open is done, unless no node has applied it yet: then it is late.
     """
+    if any(child["state"] in BAD for child in job["children"]):
+        return FAILED
     if job["state"] in BAD or any(target["state"] == states.Target.FAILED for target in job["nodes"]):
         return FAILED
     if job["state"] in (states.Job.SUPERSEDED, states.Job.CANCELLED):

@@ -46,6 +46,11 @@ def _options(option: Option) -> list[click.Parameter]:
                 click.Option(["--password", "password"], is_flag=True, help=option.help),
                 click.Option([flag, option.field], metavar="HASH", help=hash_help),
             ]
+        case "limit":
+            return [click.Option([flag, option.field], type=LIMIT, metavar="N|none", **more)]
+        case "mapping":
+            more["help"] += f' May be given again; {flag} "" takes all away.'
+            return [click.Option([flag, option.field], multiple=True, metavar="NAME=VALUE", **more)]
         case "yes_no":
             return [click.Option([f"{flag}/--no-{flag[2:]}", option.field], **more)]
         case "number":
@@ -62,6 +67,36 @@ def _options(option: Option) -> list[click.Parameter]:
             return [click.Option([flag, option.field], metavar=option.field.rpartition("_")[2].upper(), **more)]
 
 
+class _Limit(click.ParamType[Any]):
+    """A number, or none; an empty text, as `fields` knows it, for none."""
+
+    name = "limit"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        if str(value) == "none":
+            return ""
+        return click.INT.convert(value, param, ctx)
+
+
+LIMIT = _Limit()
+#: Words for what is no number.
+_WORDS: dict[str, bool | None] = {"none": None, "yes": True, "no": False}
+
+
+def mapping(given: Sequence[str]) -> dict[str, Any]:
+    """NAME=VALUE each, where a value is a number, yes, no or none. Raises Mistake."""
+    found: dict[str, Any] = {}
+    for text in filter(None, given):
+        name, equals, value = (part.strip() for part in text.partition("="))
+        name = name.replace("-", "_")
+        if not equals or not (value in _WORDS or (value.isascii() and value.isdigit() and len(value) < 16)):
+            raise Mistake(f"{text!r} is not NAME=VALUE", hint="a value is a number, yes, no or none")
+        if name in found:
+            raise Mistake(f"{name} is said twice")
+        found[name] = _WORDS[value] if value in _WORDS else int(value)
+    return found
+
+
 def fields(options: Sequence[Option], values: dict[str, Any], *, must_ask: bool = False) -> dict[str, Any]:
     """The spec's fields that were given. `must_ask`: a password is asked for even without --password."""
     found: dict[str, Any] = {}
@@ -74,7 +109,9 @@ def fields(options: Sequence[Option], values: dict[str, Any], *, must_ask: bool 
             found[option.field] = items(value)
         elif option.kind == "list" and value:
             found[option.field] = list(value)
-        elif option.kind != "list" and value is not None:
+        elif option.kind == "mapping" and value:
+            found[option.field] = mapping(value)
+        elif option.kind not in ("list", "mapping") and value is not None:
             # An empty text takes a setting away: --domain "".
             found[option.field] = None if value == "" else value
     return found

@@ -13,7 +13,7 @@ from .groups import Command, Group
 from .moments import resource_filter
 from .output import emit, pairs, table
 from .session import Session, current
-from .writing import How, tell, waiting_options, write_options
+from .writing import How, tell, tell_dry_run, waiting_options, write_options
 
 #: What both databases can hold.
 _ANY_ID = click.IntRange(1, 2**63 - 1)
@@ -50,12 +50,17 @@ def _write(session: Session, job: dict[str, Any]) -> None:
         "job": job["id"], "kind": job["kind"], "resource": f"{job['noun']}/{job['name']}",
         "generation": job["generation"], "state": job["state"], "asked by": f"{job['actor']} ({job['source']})",
         "reason": job["reason"], "submitted": job["submitted_at"], "ended": job["ended_at"], "seconds": took,
-        **_brakes(job),
+        **({"part of": f"job {job['parent']}"} if job["parent"] else {}), **_brakes(job),
     })  # fmt: skip
     click.echo()
     columns = ("node", "stage", "state", "seconds", "node is", "reason")
     rows = [(t["node"], t["stage"], t["state"], t["seconds"], t["node_state"], t["reason"]) for t in job["nodes"]]
     table(session, columns, rows, "no node is concerned")
+    if job["children"]:
+        click.echo("\nwith it")
+        below = [(c["id"], c["kind"], f"{c['noun']}/{c['name']}", c["state"], c["applied"], c["failed"], c["targets"],
+                  c["why"]) for c in job["children"]]  # fmt: skip
+        table(session, ("id", "kind", "resource", "state", "applied", "failed", "targets", "reason"), below)
     phases = list(dict.fromkeys(phase for target in job["nodes"] for phase in target["phases"]))
     if phases:
         click.echo("\nseconds of each phase")
@@ -102,6 +107,16 @@ def _cancel(job_id: int | None, where: str | None, **values: Any) -> int:
     asked = _one(job_id, how)
     receipt = session.client.cancel(asked, **how.said())
     return tell(session, receipt, how, nodes=cancelling.undone(session.client.job(asked), receipt))
+
+
+def _revert(job_id: int, **values: Any) -> int:
+    session, how = current(), How.taken(values)
+    if how.dry_run:
+        found = session.client.job(job_id)
+        wish = session.client.wish(found["noun"], found["name"], "revert", {"job": job_id}, **how.said())
+        tell_dry_run(session, *session.client.dry_run(wish))
+        return 0
+    return tell(session, session.client.revert(job_id, **how.said()), how)
 
 
 def _release(job_id: int | None, where: str | None, **values: Any) -> int:
@@ -161,6 +176,9 @@ job.add_command(Command("cancel", callback=_cancel, example="job cancel 12 --rea
                         params=[_SOME_ID, *_where_options("actor=panel:shop,kind=account.delete,since=10m"),
                                 *write_options(dry_run=False, generation=False, key=False)],
                         help="End a running or held job; what was wanted before it is wanted again."))  # fmt: skip
+job.add_command(Command("revert", callback=_revert, example="job revert 12 --reason 'wrong account'",
+                        params=[_ID, *write_options(generation=False)],
+                        help="Want again what was wanted before a job; secrets stay as they are."))  # fmt: skip
 job.add_command(Command("release", callback=_release, example="job release 12 --reason 'they have left'",
                         params=[_SOME_ID, *_where_options("actor=panel:shop,kind=account.delete"), _REASON,
                                 *waiting_options()],

@@ -7,10 +7,11 @@ from typing import Any
 
 import click
 
+from ...models import nouns
 from ...models.nouns import Action, Noun, Verb
-from . import brakes, given, node, orphans
+from . import account, brakes, check, given, identity, node, orphans
 from .groups import Command, Group
-from .output import emit, pairs, table
+from .output import cell, emit, pairs, table
 from .session import Session, current
 from .writing import How, confirm, needs_something, tell, tell_dry_run, write_options
 
@@ -26,12 +27,17 @@ def noun_group(noun: Noun) -> Group:
     group = Group(word, help=text, example=first, no_args_is_help=True)
     for verb in noun.verbs:
         group.add_command(_verb_command(noun, verb, word))
-    for action in noun.actions:
+    for action in (each for each in noun.actions if not each.kind):
         group.add_command(_action_command(noun, action, word))
     group.add_command(_list_command(noun, word))
     group.add_command(_show_command(noun, word))
     if noun.name == "node":
-        for command in (node.credentials, orphans.orphans, brakes.pause_node, brakes.resume_node):
+        for command in (node.credentials, check.check, orphans.orphans, brakes.pause_node, brakes.resume_node):
+            group.add_command(command)
+    if noun.name == "account":
+        group.add_command(account.usage)
+    if noun.name == "identity":
+        for command in (identity.known_hosts, identity.sshfp):
             group.add_command(command)
     return group
 
@@ -109,7 +115,7 @@ def _list_command(noun: Noun, word: str) -> Command:
 def _show_command(noun: Noun, word: str) -> Command:
     def run(name: str) -> None:
         session = current()
-        found = session.client.get(noun.name, name)
+        found = session.client.get(noun.name, name) | account.beside(session, noun.name, name)
         emit(session, found, lambda: show(session, found))
 
     text = "What is wanted of it, and where each node stands."
@@ -120,6 +126,12 @@ def show(session: Session, found: dict[str, Any]) -> None:
     """A resource for people: its spec, then its nodes."""
     about = {"name": found["name"], "id": found["id"], "generation": found["generation"]}
     pairs(about | {key.replace("_", " "): value for key, value in found["spec"].items()})
+    for key, daemons in found.get("machine", {}).items():
+        for about, text in daemons.items():
+            click.echo(f"{key}: {cell(about)}: {cell(text)}")
     click.echo()
+    account.write_beside(session, found)
+    if not found["nodes"] and not nouns.noun(found["noun"]).stages():
+        return
     rows = [(n["node"], n["state"], n["wanted"], n["done"], n["node_state"], n["reason"]) for n in found["nodes"]]
     table(session, NODE_COLUMNS, rows, "it belongs on no node yet")

@@ -21,6 +21,7 @@ RESOURCES = {
     "delete": ("documents", "delete", "Remove a resource of any noun."),
 }
 RECORDS = {
+    "daemon": ("daemon", "daemon", "The daemons of a node: state, log, start, stop."),
     "status": ("status", "status", "One sentence on how the cluster is; its nodes."),
     "job": ("jobs", "job", "What became of wishes."),
     "dead": ("dead", "dead", "Messages that nobody could take in."),

@@ -41,6 +41,7 @@ def _init(no_broker: bool, **given: Any) -> None:
     session.config = path
     config = session.settings
     tick(f"store is at revision {migrate(config.store)}")
+    tick("SSH host keys and a certificate are made for all nodes" if _identity() else "the cluster's identity is there")
     nodes = _hashes()
     from ...broker_config import apply, bootstrap
 
@@ -57,6 +58,12 @@ def _init(no_broker: bool, **given: Any) -> None:
         steps = apply.synchronise(config, nodes)
     tick(f"broker is in line: {len(steps)} changes" if steps else "broker is in line")
     click.echo("next: onehost node add NAME ADDRESS --roles web --worker-config FILE", err=True)
+
+
+def _identity() -> bool:
+    from .. import identity
+
+    return identity.ensure(current().client)
 
 
 def _hashes() -> dict[str, str]:

@@ -172,6 +172,8 @@ def tell_dry_run(session: Session, receipt: Receipt, nodes: Mapping[str, Any]) -
 
     def show() -> None:
         print_difference(f"{receipt.noun} {receipt.name}", receipt.difference)
+        if receipt.owned:
+            click.echo(f"  with it: {counted(receipt.owned)}")
         if receipt.held:
             click.echo(
                 "  it would be held for a person: the limit of removals and suspensions within an hour is reached"
@@ -181,6 +183,14 @@ def tell_dry_run(session: Session, receipt: Receipt, nodes: Mapping[str, Any]) -
             click.echo(f"  on {node}: {said.get('reason') or found or 'nothing would change'}")
 
     emit(session, as_json(receipt) | {"job_id": None, "dry_run": True, "nodes": dict(nodes)}, show)
+
+
+def counted(numbers: Mapping[str, int]) -> str:
+    """3 domains, 1 ftp login."""
+    from ...models import nouns
+
+    words = ((number, nouns.noun(name).plural if number != 1 else name) for name, number in numbers.items())
+    return ", ".join(f"{number} {word.replace('_', ' ')}" for number, word in words)
 
 
 def _sentence(about: str, receipt: Receipt, job: Mapping[str, Any] | None) -> str:
@@ -197,6 +207,8 @@ def _sentence(about: str, receipt: Receipt, job: Mapping[str, Any] | None) -> st
     if receipt.grace_until_at is not None:
         return f"{about}: job {receipt.job_id} {follow.grace(receipt.job_id, receipt.grace_until_at)}"
     nodes = f"for {receipt.targets} node" + ("" if receipt.targets == 1 else "s")
+    if not receipt.targets and receipt.owned:
+        nodes = f"for {counted(receipt.owned)}"
     return f"{about}: job {receipt.job_id} {nodes} (onehost job wait {receipt.job_id})"
 
 

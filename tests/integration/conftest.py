@@ -25,6 +25,7 @@ from onehost.producer.audit import QUEUES, Audit
 from onehost.producer.main import Duties
 from onehost.producer.presence import Presence
 from onehost.producer.relay import Relay
+from onehost.producer.repair import Look, Repair
 from onehost.workers.entry import Difference, Entry
 from onehost.workers.main import Worker
 
@@ -101,6 +102,8 @@ class Cluster:
         self.onehost = Onehost(self.settings, actor="test")
         self.workers: dict[str, Worker] = {}
         self.recorders: dict[str, dict[str, Recorder]] = {}
+        #: Machines of nodes that are to have one.
+        self.hosts: dict[str, Any] = {}
         self.processes: dict[str, Process] = {}
         self.worker_processes: dict[str, Process] = {}
 
@@ -114,12 +117,16 @@ class Cluster:
     def start_manager(self) -> None:
         engine = self.onehost.engine
         publisher = Publisher(self.settings.as_user("relay"), routing.JOBS)
-        relay = Relay(
-            engine, publisher, lambda: [str(s) for s in apply.synchronise(self.settings, nodes.hashes(engine))]
-        )
+
+        def make_fit() -> list[str]:
+            return [str(step) for step in apply.synchronise(self.settings, nodes.hashes(engine))]
+
+        relay, look = Relay(engine, publisher, make_fit), Look(Repair(engine, "audit", make_fit))
         self.presence = Presence(self.settings.offline_after_seconds)
         consumer = Consumer(self.settings.as_user("audit"), QUEUES, Audit(engine, self.presence).store, prefetch=1000,
-                            on_state=lambda text: print("audit:", text), idle_seconds=0.1)  # fmt: skip
+                            on_state=lambda text: print("audit:", text), idle_seconds=0.1,
+                            ready=look.ask)  # fmt: skip
+        self.processes["look"] = Process(look.run)
         self.processes["relay"] = Process(relay.run)
         self.processes["audit"] = Process(consumer.run)
         self.processes["duties"] = Process(Duties(engine, self.presence).run)
@@ -140,7 +147,7 @@ class Cluster:
 
         def run(stop: threading.Event) -> None:
             try:
-                worker = Worker(config, IdleHost(), stop, self.recorders[name])  # type: ignore[arg-type]
+                worker = Worker(config, self.hosts.get(name, IdleHost()), stop, self.recorders[name])  # type: ignore[arg-type]
             except Unreachable:
                 assert stop.is_set(), "it waited for the ledger until it was stopped"
                 return

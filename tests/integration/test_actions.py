@@ -164,7 +164,7 @@ def test_an_action_is_refused(store: Store) -> None:
 
 def action(job: int, seconds: float = 60.0, incarnation: int = 0) -> wire.Letter:
     body = {"form": "action", "node": "w1", "incarnation": incarnation, "job": job, "noun": "account", "id": 1,
-            "name": "alice", "verb": "logout", "expires_seconds": seconds}  # fmt: skip
+            "name": "alice", "verb": "logout", "expires_seconds": seconds, "given": {}}  # fmt: skip
     return wire.Letter("action", "w1", body)
 
 

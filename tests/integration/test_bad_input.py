@@ -182,8 +182,8 @@ REFUSALS = [
     Case(("node", "remove", "web2", "--no-broker"), REFUSED, "--yes web2"),
     Case(("node", "cordon", "web1"), REFUSED, "last active real server"),
     Case(("node", "drain", "web1"), REFUSED, "last active real server"),
-    Case(("job", "cancel", "5"), REFUSED, "has ended"),
-    Case(("job", "retry", "6"), REFUSED, "came after it"),
+    Case(("job", "cancel", "6"), REFUSED, "has ended"),
+    Case(("job", "retry", "7"), REFUSED, "came after it"),
     document('{"noun": "node", "name": "web1", "spec": {"address": "10.0.0.11", "roles": ["ssh"]}}', "roles", REFUSED),
     document(account(uid=20001), "given by the manager", REFUSED),
 ]
@@ -243,7 +243,7 @@ def onehost(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CommandLine]:
     ):
         made.good("node", "add", name, address, "--roles", role, "--no-broker")  # jobs 1 to 3
     made.good("account", "create", "alice", "--domain", "alice.example.com", "--idempotency-key", "setup")  # job 4
-    made.good("virtual-service", "create", "http", "198.51.100.10", "80")  # job 5: no director, so it is over
+    made.good("virtual-service", "create", "http", "198.51.100.10", "80")  # job 6: no director, so it is over
     made.good("node", "cordon", "web2")  # job 6
     made.good("node", "set", "web2", "--weight", "50")  # job 7: overtakes it
     made.good("account", "set", "alice", "--access", "none")  # job 8

@@ -90,7 +90,7 @@ def test_the_life_of_an_account(three: CommandLine) -> None:
     (three.folder / "keys").write_text(f"# mine\n{key}\n")
     words = ("--domain", "Bücher.example.com", "--ssh-keys", str(three.folder / "keys"), "--reason", "order 7")
     created = three.good("account", "create", "alice", *words, "--password", stdin=f"{PASSWORD}\n")
-    assert created == "account alice: job 4 for 3 nodes (onehost job wait 4)\n"
+    assert created == "account alice: job 5 for 3 nodes (onehost job wait 5)\n"
     shown = json.loads(three.good("account", "show", "alice", "-o", "json"))
     assert shown["spec"]["domain"] == "xn--bcher-kva.example.com" and shown["spec"]["uid"] == 20000
     assert "password_hash" not in shown["spec"] and shown["spec"]["ssh_keys"] == [key.rpartition(" ")[0]]
@@ -106,7 +106,7 @@ def test_the_life_of_an_account(three: CommandLine) -> None:
     assert three.good("account", "passwd", "alice", "--password-hash", hashed("a third one")).startswith(
         "account alice"
     )
-    assert re.search(r"alice +xn--bcher-kva.example.com +sftp +yes +yes +20000", three.good("account", "list"))
+    assert re.search(r"alice +xn--bcher-kva.example.com +- +sftp +yes +yes +20000", three.good("account", "list"))
     three.good("account", "delete", "alice", "--yes", "alice")
     assert three.good("account", "list") == "no accounts\n"
 
@@ -119,7 +119,7 @@ def test_no_secret_is_written_anywhere_but_as_a_hash_in_the_store(three: Command
     said.append(three.run("account", "create", "bobby", "--password", "--dry-run", "-o", "yaml", stdin=PASSWORD))
     said += [three.run(*words, "-o", form) for form in ("table", "json", "yaml")
              for words in (("account", "show", "alice"), ("account", "list"), ("get", "account", "alice"),
-                           ("audit", "list"), ("job", "list"), ("job", "show", "4"), ("status",))]  # fmt: skip
+                           ("audit", "list"), ("job", "list"), ("job", "show", "5"), ("status",))]  # fmt: skip
     said += [three.run("audit", "export", "--format", form) for form in ("csv", "jsonl")]
     assert all(PASSWORD not in done.output and "$6$" not in done.output for done in said)
 
@@ -161,6 +161,35 @@ def test_documents_go_round(three: CommandLine) -> None:
     assert three.run("get", "account", "bobby").exit_code == 4
 
 
+def test_the_whole_cluster_as_a_file(three: CommandLine) -> None:
+    for name in ("alice", "bobby", "carol"):
+        three.good("account", "create", name)
+    three.good("cron", "create", "alice.one", "alice", "* * * * *", "true")
+    three.good("cron", "create", "bobby.one", "bobby", "@daily", "true")
+    text = three.good("get", "-o", "yaml")
+    nouns = [document["noun"] for document in yaml.safe_load_all(text)]
+    assert nouns.index("node") < nouns.index("account") < nouns.index("cron") and "uid" not in text
+    assert set(line.rpartition(" ")[2] for line in three.good("apply", "-f", "-", stdin=text).splitlines()) == {
+        "unchanged"
+    }
+    kept = [each for each in yaml.safe_load_all(text) if each["name"] not in ("bobby", "bobby.one", "alice.one")]
+    kept.append({"noun": "cron", "name": "carol.one",
+                 "spec": {"account": "carol", "schedule": "@daily", "command": "true"}})  # fmt: skip
+    file = three.folder / "cluster.yaml"
+    file.write_text(yaml.safe_dump_all(kept))
+    before = three.contents()
+    would = three.good("apply", "-f", str(file), "--prune", "--dry-run")
+    assert would.index("carol.one: would change") < would.index("account bobby") and "alice.one" in would
+    refused = three.run("apply", "-f", str(file), "--prune", "--prune-limit", "1", "--yes", "2")
+    assert refused.exit_code == 3 and "would remove 2 resources, more than 1" in refused.stderr
+    refused = three.run("apply", "-f", str(file), "--prune", "--yes", "1")
+    assert refused.exit_code == 3 and "--yes 2" in refused.stderr and three.contents() == before
+    told = three.good("apply", "-f", str(file), "--prune", "--yes", "2")
+    assert "account bobby: removed" in told and "cron alice.one: removed" in told and "cron carol.one: made" in told
+    assert json.loads(three.good("get", "cron", "-o", "json"))[0]["name"] == "carol.one"
+    assert three.run("get", "account", "bobby").exit_code == 4
+
+
 def test_applied_nodes_get_credentials_at_the_broker(onehost: CommandLine) -> None:
     text = json.dumps({"noun": "node", "name": "web1", "spec": {"address": "10.0.0.11", "roles": ["web"]}})
     assert onehost.run("apply", "-f", "-", stdin=text).exit_code == 7, "there is no broker"
@@ -183,17 +212,17 @@ def test_jobs(three: CommandLine) -> None:
     three.good("account", "create", "alice")
     three.good("account", "set", "alice", "--no-php")
     jobs = json.loads(three.good("job", "list", "--resource", "account/alice", "-o", "json"))
-    assert [(job["id"], job["state"]) for job in jobs] == [(5, "running"), (4, "running")]
+    assert [(job["id"], job["state"]) for job in jobs] == [(6, "running"), (5, "running")]
     assert json.loads(three.good("job", "list", "--limit", "1", "--before", "3", "-o", "json"))[0]["id"] == 2
     assert three.good("job", "list", "--actor", "nobody") == "no jobs\n"
-    shown = three.good("job", "show", "5")
+    shown = three.good("job", "show", "6")
     assert re.search(r"asked by +tester \(command line\)", shown) and re.search(r"store1 +1 +waiting +- +new", shown)
-    late = three.run("job", "wait", "5", "--timeout", "0")
-    assert late.exit_code == 6 and "job 5 goes on" in late.stderr and "try: onehost job wait 5" in late.stderr
+    late = three.run("job", "wait", "6", "--timeout", "0")
+    assert late.exit_code == 6 and "job 6 goes on" in late.stderr and "try: onehost job wait 6" in late.stderr
     late = three.run("account", "suspend", "alice", "--wait", "--timeout", "0", "-o", "json")
     assert late.exit_code == 6 and json.loads(late.stdout)["job"]["state"] == "running"
-    three.good("job", "retry", "6", "--reason", "again")
-    assert three.good("job", "cancel", "7", "--reason", "enough").startswith("account alice: ")
+    three.good("job", "retry", "7", "--reason", "again")
+    assert three.good("job", "cancel", "8", "--reason", "enough").startswith("account alice: ")
 
 
 def test_audit(three: CommandLine) -> None:
@@ -222,12 +251,12 @@ def test_audit_verify_names_the_first_bad_row(three: CommandLine) -> None:
 
     engine = connect(three.store)
     with writing(engine) as connection:
-        assert seal.seal(connection) == 3
+        assert seal.seal(connection) == 5
     engine.dispose()
     head = three.good("audit", "head").strip()
-    assert "3 events" in three.good("audit", "verify", "--head", head)
+    assert "5 events" in three.good("audit", "verify", "--head", head)
     with closing(sqlite3.connect(three.folder / "store.db")) as store, store:
-        store.execute("DELETE FROM seal WHERE position = 3")
+        store.execute("DELETE FROM seal WHERE position = 5")
     done = three.run("audit", "verify", "--head", head)
     assert done.exit_code == 1 and "its end was cut off" in done.stdout
     with closing(sqlite3.connect(three.folder / "store.db")) as store, store:
@@ -353,7 +382,7 @@ def test_on_a_terminal(three: CommandLine) -> None:
     answers = ((b"Password: ", f"{PASSWORD}\n".encode()), (b"The same again: ", f"{PASSWORD}\n".encode()))
     code, shown = typed(three, ["account", "create", "alice", "--password", "--timeout", "1"], *answers)
     assert code == 6, shown
-    assert PASSWORD.encode() not in shown and b"never heard of" in shown and b"job 4 goes on" in shown
+    assert PASSWORD.encode() not in shown and b"never heard of" in shown and b"job 5 goes on" in shown
     asked = b"Type its name to go on: "
     code, shown = typed(three, ["account", "delete", "alice", "--no-wait"], (asked, b"alise\n"))
     assert code == 3 and b"the name is another one" in shown
@@ -363,3 +392,28 @@ def test_on_a_terminal(three: CommandLine) -> None:
     assert code == 0 and b"web2" in shown and b"\x1b[" in shown
     code, shown = typed(three, ["--no-color", "node", "list"])
     assert code == 0 and b"web2" in shown and b"\x1b[3" not in shown
+
+
+def test_identity(three: CommandLine) -> None:
+    before = json.loads(three.good("identity", "show", "cluster", "-o", "json"))["spec"]
+    assert len(json.dumps(before)) < 2000 and "PRIVATE" not in json.dumps(before)
+    known = three.good("identity", "known-hosts").splitlines()
+    assert known[0] == f"10.0.0.11 {before['ssh_ed25519_public']}" and len(known) == 3
+    three.good("virtual-service", "create", "ssh", "198.51.100.10", "2222", "--role", "ssh")
+    assert three.good("identity", "known-hosts").startswith("[198.51.100.10]:2222,10.0.0.11 ssh-ed25519 ")
+    refused = three.run("identity", "sshfp")
+    assert refused.exit_code == 3 and "onehost identity set cluster --host-name" in refused.stderr
+    named = re.search(r"job (\d+) for", three.good("identity", "set", "cluster", "--host-name", "other.example.com"))
+    assert named and three.good("job", "cancel", named[1])
+    three.good("identity", "set", "cluster", "--host-name", "cp.example.com")
+    assert three.good("identity", "sshfp").splitlines()[0].startswith("cp.example.com. IN SSHFP 4 2 ")
+    assert three.run("identity", "create", "other").exit_code == 2
+    assert three.run("identity", "renew", "cluster").exit_code == 3, "nobody has confirmed it"
+    renewed = three.good("identity", "renew", "cluster", "--yes", "cluster")
+    job = re.search(r"job (\d+) for 2 nodes", renewed)
+    assert job
+    after = json.loads(three.good("identity", "show", "cluster", "-o", "json"))["spec"]
+    assert after["ssh_rsa_public"] != before["ssh_rsa_public"] and after["host_name"] == "cp.example.com"
+    undone = three.run("job", "cancel", job[1])
+    assert undone.exit_code == 3 and "what it replaced is kept nowhere" in undone.stderr
+    assert "PRIVATE" not in three.good("audit", "export") + three.good("job", "show", job[1])

@@ -113,8 +113,9 @@ class Driver:
         cls: Any = getattr(module, kind)
         original = cls.render
 
-        def render(this: Any) -> bytes:
-            return original(this) + (text.encode() if this.owner == owner else b"")
+        def render(this: Any) -> Any:
+            made, more = original(this), text.encode() if this.owner == owner else b""
+            return {each: content + more for each, content in made.items()} if isinstance(made, dict) else made + more
 
         cls.render = render
         return {"part": part.name, "name": name}

@@ -302,7 +302,8 @@ def test_site_changes_are_told_and_proved(node: Driver) -> None:
         "site": "changed",
     }
     assert "This site is ready" in page("bob")[1]
-    assert node.applied(changed(entry, domain=None)) == {"php": "off", "site": "removed"}
+    # The pool stays: further domains of the account may need it.
+    assert node.applied(changed(entry, domain=None)) == {"site": "removed"}
     assert page("bob")[0] == 421
     node.applied(removed(entry))
 

@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
+from .ftp import PASSIVE_PORTS
+
 #: HAProxy's own limit.
 MAX_WEIGHT = 256
 #: LVS's words for them, and HAProxy's.
@@ -152,6 +154,8 @@ def _listen(of: Service, nodes: list[Server]) -> str:
     colon = f"[{of.address}]" if ":" in of.address else of.address
     lines = [
         f"bind {colon}:{of.port}",
+        # Data connections come to the same proxy, so that they stick to the node which waits for them.
+        *([f"bind {colon}:{PASSIVE_PORTS[0]}-{PASSIVE_PORTS[1]}"] if of.role == "ftp" else []),
         f"balance {_SCHEDULERS[of.scheduler]}",
         # Nodes see the client's own address.
         "source 0.0.0.0 usesrc clientip" if ":" not in of.address else "source :: usesrc clientip",
@@ -165,5 +169,8 @@ def _listen(of: Service, nodes: list[Server]) -> str:
         ]
     for node in members(of, nodes):
         address = f"[{node.address}]" if ":" in node.address else node.address
-        lines.append(f"server {node.name} {address}:{of.port} id {node.number} weight {node.effective_weight} check")
+        # Without a port it is the one that the client asked for.
+        port = "" if of.role == "ftp" else f":{of.port}"
+        check = f"check port {of.port}" if of.role == "ftp" else "check"
+        lines.append(f"server {node.name} {address}{port} id {node.number} weight {node.effective_weight} {check}")
     return f"\nlisten {of.proxy}\n" + "".join(f"    {line}\n" for line in lines)

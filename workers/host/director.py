@@ -12,6 +12,7 @@ from ...models.errors import Blocked, Permanent, Temporary
 from . import balance, files, route
 from .balance import Server, Service
 from .machine import Machine
+from .owned import Finding, Owned, check
 from .proxy import Proxy
 from .tree import Tree
 
@@ -185,6 +186,33 @@ class Director:
         self.serving = True
         if self.machine.real:
             self._serve()
+
+    # See Checked, and Program.
+
+    def check(self, settled: frozenset[int], known: frozenset[int]) -> list[Finding]:
+        """See Checked."""
+        wanted = self.tree.owned(FOLDER, settled, known)
+        wanted.append(Owned(CONFIG, target=f"../onehost/director/live/{Path(CONFIG).name}"))
+        return check(self.machine, self.name, wanted, (FOLDER, f"{FOLDER}/trees/{self.tree.number}"))
+
+    def forget(self) -> None:
+        """See Checked."""
+        self.tree.forget()
+
+    def renew(self) -> None:
+        """See Checked."""
+        self.tree.unsignal()
+
+    def has_work(self) -> bool:
+        """Whether there is a service; without one HAProxy does not run."""
+        return bool(_read(self.tree.live)[0])
+
+    def test(self) -> str:
+        """Why HAProxy refuses the live configuration; empty if it takes it, or needs none."""
+        if not self.has_work():
+            return ""
+        tried = self.machine.runner.run(["haproxy", "-c", "-f", CONFIG])
+        return f"haproxy: {tried.words}" if tried.code else ""
 
     def _may_touch(self) -> bool:
         """Whether HAProxy runs, or may be started."""

@@ -5,6 +5,7 @@
     /home/NAME/home        the account's, 0710 for Apache's group: neighbours cannot pass, Apache can
     /home/NAME/home/web    the account's, 2750: new files get Apache's group, so nothing need be open to the world
     /home/NAME/mail log tmp  the account's alone
+    /home/NAME/.cron       the account's alone: what its cron entries did last (workers/cron/claim.py)
 
 Below what a tenant owns, work is done with the tenant's own rights and no link is followed.
 """
@@ -17,10 +18,12 @@ import os
 import re
 import shutil
 import stat
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from ...models.errors import Permanent, Temporary
+from ...models.errors import HostError, Permanent, Temporary
 from . import files
 from .machine import Machine
 
@@ -30,6 +33,8 @@ MARKER = ".onehost-id"
 RETENTION_DAYS = 14
 #: Debian's number of Apache's group, where Apache is not installed.
 WWW_DATA = 33
+#: A home is measured no longer than this, in seconds.
+WALK_SECONDS = 900.0
 _TRASHED = re.compile(r"^[a-z0-9]+\.\d+\.(\d{8}T\d{6})Z(?:\.\d+)?$")
 _PLACEHOLDER = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>Ready</title>
@@ -45,6 +50,9 @@ class Homes:
         self.machine = machine
         self.folder = machine.path(HOME)
         self.trash_folder = self.folder / ".trash"
+        #: Document roots that wait to be made by account, uid and gid, and what the making of some met.
+        self._wanted: dict[tuple[str, int, int], list[str]] = {}
+        self._faults: dict[tuple[str, str], Exception] = {}
 
     def owner(self, name: str) -> int | None:
         """Whose home this is; None if there is none, 0 if it is there but not onehost's."""
@@ -57,6 +65,15 @@ class Homes:
         text = files.read(home / MARKER)
         return int(text) if text and text.strip().isdigit() else 0
 
+    def marked(self) -> tuple[tuple[str, int], ...]:
+        """The names of all homes with what changes when a home or its marker is exchanged."""
+        names = sorted(os.listdir(self.folder)) if self.folder.is_dir() else []
+        found = []
+        for name in names:
+            with suppress(OSError):
+                found.append((name, (self.folder / name / MARKER).lstat().st_ctime_ns))
+        return tuple(found)
+
     def make(self, name: str, owner: int, uid: int, gid: int, document_root: str | None) -> None:
         """Makes a home, complete or not at all. Raises Permanent if something of that name stands there."""
         if (there := self.owner(name)) is not None:
@@ -65,7 +82,7 @@ class Homes:
         shutil.rmtree(making, ignore_errors=True)
         self.folder.mkdir(mode=0o755, parents=True, exist_ok=True)
         making.mkdir(mode=0o700)
-        chown, www = self.machine.runner.chown, _www_data()
+        chown, www = self.machine.runner.chown, www_data()
         if document_root is not None:
             web = making / "home" / document_root
             web.mkdir(parents=True)
@@ -81,6 +98,7 @@ class Homes:
             ("mail", 0o700, gid),
             ("log", 0o700, gid),
             ("tmp", 0o700, gid),
+            (".cron", 0o700, gid),
         ):
             (making / child).mkdir(exist_ok=True)
             chown(making / child, uid, group)
@@ -123,30 +141,60 @@ class Homes:
         finally:
             os.close(handle)
 
-    def make_root(self, name: str, uid: int, gid: int, document_root: str) -> None:
-        """Makes a document root with a placeholder page in an existing home, with the account's own rights."""
-        home, www, chown = self.folder / name / "home", _www_data(), self.machine.runner.chown
+    def needs_root(self, name: str, document_root: str, is_known: bool) -> bool:
+        """Whether a document root is to be made. Raises Permanent if something else stands there.
+
+        A root that is known already is not judged: what tenants do later in their own home must not be able to stop a
+        suspension or a new password.
+        """
+        state = self.root_state(name, document_root)
+        if state in ("missing", "folder", "hidden") or is_known:
+            return state == "missing"
+        raise Permanent(state)
+
+    def want_root(self, name: str, uid: int, gid: int, document_root: str) -> None:
+        """Notes a document root that is to be made: see `make_wanted`."""
+        self._wanted.setdefault((name, uid, gid), []).append(document_root)
+
+    def make_wanted(self, name: str, document_root: str) -> None:
+        """Makes all wanted document roots of an account in one go, at the first call. Raises what this one met."""
+        for key in [key for key in self._wanted if key[0] == name]:
+            roots = self._wanted.pop(key)
+            try:
+                self._make_roots(*key, roots)
+            except (HostError, OSError):
+                for root in roots:
+                    try:
+                        self._make_roots(*key, [root])
+                    except (HostError, OSError) as error:
+                        self._faults[name, root] = error
+        if fault := self._faults.pop((name, document_root), None):
+            raise fault
+
+    def make_root(self, name: str, uid: int, gid: int, document_root: str, *, page: bool = True) -> None:
+        """Makes a folder in an existing home, with a placeholder `page` or without, with the account's own rights."""
+        self._make_roots(name, uid, gid, [document_root], page)
+
+    def _make_roots(self, name: str, uid: int, gid: int, document_roots: Sequence[str], page: bool = True) -> None:
+        home, www, chown = self.folder / name / "home", www_data(), self.machine.runner.chown
 
         def work() -> None:
-            os.umask(0)
-            handle = os.open(home, _FOLDER)
-            made = False
-            for part in Path(document_root).parts:
-                try:
-                    os.mkdir(part, 0o700, dir_fd=handle)
-                    made = True
-                except FileExistsError:
-                    made = False
-                handle = os.open(part, _FOLDER, dir_fd=handle)
-                if made:
-                    chown(handle, -1, www)
-                    os.fchmod(handle, 0o2750)
-            if made:
-                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-                with os.fdopen(os.open("index.html", flags, 0o644, dir_fd=handle), "w") as page:
-                    page.write(_PLACEHOLDER)
+            for document_root in document_roots:
+                handle = os.open(home, _FOLDER)
+                _make_root(handle, Path(document_root).parts, page, lambda folder: chown(folder, -1, www))
 
         self.machine.runner.as_user(uid, gid, [www], work)
+
+    def size(self, name: str) -> int:
+        """Bytes on disk of a home: a walk at the lowest priority that follows no link. Raises Temporary.
+
+        What comes and goes while it walks, and what root may not see, is left out.
+        """
+        command = ("nice", "-n", "19", "ionice", "-c", "3", "du", "-s", "-x", "--block-size=1", "--")
+        ended = self.machine.runner.run([*command, str(self.folder / name)], seconds=WALK_SECONDS)
+        if not (said := re.search(rf"(?:^|\n)(\d+)\t{re.escape(str(self.folder / name))}\n\Z", ended.output)):
+            raise Temporary(f"/home/{name} cannot be measured: {ended.words}")
+        return int(said[1])
 
     def trash(self, name: str, owner: int, now: datetime) -> None:
         """Moves the owner's home to the trash. Another's home is left where it is; none is as good."""
@@ -175,11 +223,37 @@ class Homes:
         return gone
 
 
+def _make_root(handle: int, parts: Sequence[str], page: bool, give: Callable[[int], None]) -> None:
+    """Makes folders below an open one, which it closes, and a `page` in the last of them if it is new."""
+    made = False
+    try:
+        for part in parts:
+            try:
+                os.mkdir(part, 0o700, dir_fd=handle)
+                made = True
+            except FileExistsError:
+                made = False
+            below = os.open(part, _FOLDER, dir_fd=handle)
+            os.close(handle)
+            handle = below
+            if made:
+                give(handle)
+                os.fchmod(handle, 0o2750)
+        if made and page:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+            with os.fdopen(os.open("index.html", flags, 0o644, dir_fd=handle), "w") as placeholder:
+                os.fchmod(placeholder.fileno(), 0o644)
+                placeholder.write(_PLACEHOLDER)
+    finally:
+        os.close(handle)
+
+
 def _whose(owner: int) -> str:
     return f"id {owner}, which is not known as replaced" if owner else "nobody onehost knows"
 
 
-def _www_data() -> int:
+def www_data() -> int:
+    """The number of Apache's group."""
     try:
         return grp.getgrnam("www-data").gr_gid
     except KeyError:

@@ -19,6 +19,7 @@ from pathlib import Path
 from ...models.errors import Blocked, Permanent, Temporary
 from . import files, pool
 from .machine import Machine
+from .owned import Finding, Owned, check
 from .pool import Pool
 from .tree import Tree
 
@@ -59,8 +60,8 @@ class Php:
             tree = self._trees[shard] = Tree(self.folder / f"shard{shard}")
             tree.recover()
             for which in ("live", "staged"):
-                text = _CONFIG.format(logs=LOGS, shard=shard, folder=FOLDER, which=which)
-                files.ensure(tree.folder / f"{which}.conf", text)
+                if not (tree.folder / f"{which}.conf").exists():  # else what is there is judged by `check` first
+                    files.write(tree.folder / f"{which}.conf", _config(shard, which))
         return self._trees[shard]
 
     def shards(self) -> list[int]:
@@ -163,6 +164,8 @@ class Php:
         masters = _masters() if self.machine.real else {}
         for shard in self.shards():
             tree = self.tree(shard)
+            for which in ("live", "staged"):
+                files.ensure(tree.folder / f"{which}.conf", _config(shard, which))
             if shard in masters and (tree.unsignalled() or _sockets_missing(_pools(tree.live))):
                 _hand_over(self.machine, shard, _pools(tree.live))
             tree.signalled()
@@ -176,6 +179,56 @@ class Php:
             pools = _pools(self.tree(shard).live)
             if pools and shard not in masters:
                 _hand_over(self.machine, shard, pools)
+
+    # See Checked, and Program.
+
+    def check(self, settled: frozenset[int], known: frozenset[int]) -> list[Finding]:
+        """See Checked."""
+        found = []
+        for shard in self.shards():
+            folder = f"{FOLDER}/shard{shard}"
+            wanted = self.tree(shard).owned(folder, settled, known)
+            wanted += [Owned(f"{folder}/{which}.conf", _config(shard, which)) for which in ("live", "staged")]
+            found += check(self.machine, self.name, wanted, (folder, f"{folder}/trees/{self.tree(shard).number}"))
+        return found
+
+    def forget(self) -> None:
+        """See Checked."""
+        for tree in self._trees.values():
+            tree.forget()
+
+    def renew(self) -> None:
+        """See Checked."""
+        for shard in self.shards():
+            self.tree(shard).unsignal()
+
+    def masters(self) -> dict[int, int]:
+        """The process id of the newest master of each shard that has pools; 0: none runs."""
+        running = _masters() if self.machine.real else {}
+        return {shard: running.get(shard, [0])[0] for shard in self.shards() if _pools(self.tree(shard).live)}
+
+    def hand_over(self) -> None:
+        """Has every shard run by a new master, on the sockets of the old one. No request is lost."""
+        for shard in self.shards():
+            _hand_over(self.machine, shard, _pools(self.tree(shard).live))
+
+    def stop(self) -> None:
+        """Ends every master; each finishes what it has."""
+        for shard in self.shards():
+            _hand_over(self.machine, shard, set())
+
+    def test(self) -> str:
+        """Why FPM refuses a shard's live configuration; empty if it takes all."""
+        for shard in self.shards():
+            if _pools(self.tree(shard).live):
+                said = self.machine.runner.run([_binary(), *_OPTIONS, "-t", "-y", f"{FOLDER}/shard{shard}/live.conf"])
+                if said.code:
+                    return f"php-fpm: {said.words}"
+        return ""
+
+
+def _config(shard: int, which: str) -> bytes:
+    return _CONFIG.format(logs=LOGS, shard=shard, folder=FOLDER, which=which).encode()
 
 
 def _sockets_missing(pools: set[str]) -> bool:

@@ -23,7 +23,7 @@ listen.owner = www-data
 listen.group = www-data
 listen.mode = 0600
 pm = ondemand
-pm.max_children = 8
+pm.max_children = {processes}
 pm.process_idle_timeout = 10s
 pm.max_requests = 500
 ping.path = {ping}
@@ -41,6 +41,8 @@ php_admin_value[error_log] = {home}/log/php.log
 php_admin_flag[log_errors] = on
 php_admin_value[opcache.restrict_api] = /nowhere/
 """
+#: Requests at the same time, where the account has no limit of its own.
+PROCESSES = 8
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ class Pool:
     uid: int
     gid: int
     shard: int
+    #: None: as is usual.
+    processes: int | None = None
 
     @property
     def file(self) -> str:
@@ -62,7 +66,8 @@ class Pool:
         """The content of its file."""
         private = f"{PRIVATE}/{self.name}.{self.owner}.sock"
         values = {"name": self.name, "uid": self.uid, "gid": self.gid, "home": f"/home/{self.name}"}
-        return _TEMPLATE.format(**values, private=private, ping=PING).encode()
+        processes = self.processes or PROCESSES
+        return _TEMPLATE.format(**values, private=private, ping=PING, processes=processes).encode()
 
 
 def bind(label: str, www_data: tuple[int, int]) -> socket.socket:

@@ -59,6 +59,20 @@ class Sessions:
             _await(found, GRACE_SECONDS)
         return len(first)
 
+    def end_children(self, main: int, uid: int, title: bytes = b"") -> int:
+        """Ends children of a daemon that run with `uid` and whose title begins so. Returns how many there were.
+
+        A daemon has a child for each connection; with its own uid 0 it is one that nobody has logged in by yet.
+        """
+        first = found = _children(main, uid, title)
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            _send(found, number)
+            _await(found, GRACE_SECONDS)
+            found = found & _children(main, uid, title)
+        if found:
+            raise Temporary(f"processes {sorted(found)[:5]} do not end")
+        return len(first)
+
     def of(self, uid: int, name: str, php: Php = Php.ALL) -> set[int]:
         """Process ids of what runs with `uid` or is sshd's for `name`, without the PHP children that `php` spares."""
         title = re.compile(rb"^sshd(?:-session)?: " + re.escape(name.encode()) + rb"(?:@| \[|\0|$)")
@@ -85,6 +99,18 @@ def _belongs(pid: str, uid: int, title: re.Pattern[bytes]) -> bool:
             return bool(title.match(file.read()))
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def _children(main: int, uid: int, title: bytes) -> set[int]:
+    found: set[int] = set()
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for pid in Path(f"/proc/{main}/task/{main}/children").read_text().split() if main else ():
+            with suppress(FileNotFoundError, ProcessLookupError):
+                uids = _UIDS.search(Path(f"/proc/{pid}/status").read_bytes())
+                is_its = uids is not None and int(uids[1]) == uid
+                if is_its and Path(f"/proc/{pid}/cmdline").read_bytes().startswith(title):
+                    found.add(int(pid))
+    return found
 
 
 def _is_spared(pid: str, php: Php) -> bool:

@@ -7,9 +7,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ...models.errors import Blocked, Permanent, Temporary
-from . import files
+from . import files, key_file
 from .book import ACCESS_GROUPS
+from .key_file import Section
 from .machine import Machine
+from .owned import Finding, Owned, check
 from .users import Users
 
 KEYS = "/etc/onehost/ssh/keys"
@@ -27,7 +29,6 @@ Match Group oh-sftp
     DisableForwarding yes
     PermitTTY no
 """
-_OWNER = re.compile(rb"\A# onehost (\d+)\n")
 #: What `sshd -T -C user=…` must say of an account, by its access.
 _EXPECTED = {
     "sftp": ("chrootdirectory /home/%u", "forcecommand internal-sftp -d /home -u 0027", "disableforwarding yes"),
@@ -37,32 +38,36 @@ _EXPECTED = {
 
 
 class Ssh:
-    """The Daemon of sshd: key files by name, each naming its owner in its first line."""
+    """The Daemon of sshd: a key file for each account, made of the keys of each resource that has some."""
 
     name = "ssh"
 
     def __init__(self, machine: Machine, users: Users) -> None:
         self.machine = machine
         self.users = users
-        self._staged: dict[int, tuple[str, bytes | None]] = {}
-        self._before: dict[int, tuple[str, bytes | None]] = {}
+        #: By owner: the account's name and the owner's section, None for its absence.
+        self._staged: dict[int, tuple[str, Section | None]] = {}
+        self._before: dict[int, tuple[str, Section | None]] = {}
         self._proved: dict[str, tuple[int, ...]] = {}
 
-    def holder(self, name: str) -> int | None:
-        """Whose the key file of this name is; None if there is none."""
-        match = _OWNER.match(files.read(self._path(name)) or b"")
-        return int(match[1]) if match else None
+    def holders(self, name: str) -> set[int]:
+        """The accounts that have keys in the file of this name."""
+        return {section.account for section in self._live(name).values()}
 
-    def get(self, name: str, owner: int) -> bytes | None:
-        """The live key file of an owner."""
-        return files.read(self._path(name)) if self.holder(name) == owner else None
+    def get(self, name: str, owner: int) -> tuple[str, ...]:
+        """The live keys of an owner."""
+        section = self._live(name).get(owner)
+        return section.lines if section else ()
 
-    def put(self, name: str, owner: int, keys: Iterable[str]) -> None:
-        """Stages an account's keys; none of them means no file."""
-        self._stage(name, owner, render(owner, keys))
+    def put(self, name: str, owner: int, keys: Iterable[str], account: int | None = None) -> None:
+        """Stages an owner's keys for the account `name`, whose id is `account`; without it, the account's own."""
+        self._stage(name, owner, Section(owner, account or owner, tuple(keys)))
 
     def drop(self, name: str, owner: int) -> None:
-        """Stages the absence of an owner's key file. Another's of the same name stays."""
+        """Stages the absence of an owner's keys; of an account, of all keys that let anybody into it."""
+        for section in self._live(name).values():
+            if section.account == owner:
+                self._stage(name, section.owner, None)
         self._stage(name, owner, None)
 
     def verify(self, name: str, uid: int, gid: int, access: str, *, sshd: bool = True) -> None:
@@ -91,18 +96,20 @@ class Ssh:
 
     def changed(self) -> frozenset[int]:
         """See Daemon."""
-        return frozenset(owner for owner, (name, content) in self._staged.items() if self.get(name, owner) != content)
+        return frozenset(
+            owner for owner, (name, section) in self._staged.items() if self.get(name, owner) != _lines(section)
+        )
 
     def validate(self) -> None:
         """Nothing to try: keys were checked when they were asked for, and a bad one opens nothing."""
 
     def switch(self) -> None:
         """See Daemon. Each file by itself: there is no state between them."""
-        for owner in self.changed():
-            name, content = self._staged[owner]
+        for name in {self._staged[owner][0] for owner in self.changed()}:
+            content = key_file.render(self._wanted(name).values())
             if content is not None:
                 files.write(self._path(name), content)
-            elif self.holder(name) == owner:
+            else:
                 files.remove(self._path(name))
 
     def signal(self) -> None:
@@ -125,7 +132,7 @@ class Ssh:
             folder.chmod(0o755)
         path = self.machine.path(CONFIG)
         before = files.read(path)
-        changed = files.ensure(path, _CONFIG.format(penalties=self._penalties(), keys=KEYS))
+        changed = files.ensure(path, self._config())
         if not self.machine.real:
             return
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
@@ -144,6 +151,38 @@ class Ssh:
         if self.machine.real and not self._runs():
             self.machine.runner.run(["systemctl", "start", "ssh"], seconds=90).check(Temporary)
 
+    # See Checked, and Program.
+
+    def check(self, settled: frozenset[int], known: frozenset[int]) -> list[Finding]:
+        """See Checked."""
+        wanted = [Owned(each, mode=0o755, is_folder=True) for each in ("/etc/onehost/ssh", KEYS)]
+        wanted.append(Owned(CONFIG, self._config().encode()))
+        for name in {whose for whose, _ in self._staged.values()} | set(self.users.book().users):
+            staged = {owner: section for owner, (whose, section) in self._staged.items() if whose == name}
+            waiting = (staged.keys() | self._live(name).keys() & known) - settled
+            content = key_file.render(section for section in staged.values() if section)
+            account = next((section.account for section in staged.values() if section), 0)
+            if waiting:
+                wanted.append(Owned(f"{KEYS}/{name}", owner=account or min(waiting), is_free=True))
+            elif content is not None:
+                wanted.append(Owned(f"{KEYS}/{name}", content, owner=account))
+        return check(self.machine, self.name, wanted, (KEYS,))
+
+    def forget(self) -> None:
+        """See Checked."""
+        self._staged, self._before, self._proved = {}, {}, {}
+
+    def renew(self) -> None:
+        """See Checked. Nothing to tell: sshd reads keys at each login."""
+
+    def test(self) -> str:
+        """Why sshd refuses its configuration; empty if it takes it."""
+        tried = self.machine.runner.run(["sshd", "-t"])
+        return f"sshd: {tried.words}" if tried.code else ""
+
+    def _config(self) -> str:
+        return _CONFIG.format(penalties=self._penalties(), keys=KEYS)
+
     def _runs(self) -> bool:
         return not self.machine.runner.run(["systemctl", "is-active", "--quiet", "ssh"]).code
 
@@ -156,15 +195,21 @@ class Ssh:
         # A balanced client keeps its own address, so only this machine's own questions need be exempt.
         return "PerSourcePenaltyExemptList 127.0.0.0/8,::1/128\n" if version >= PENALTIES_SINCE else ""
 
-    def _stage(self, name: str, owner: int, content: bytes | None) -> None:
-        self._before.setdefault(owner, (name, self.get(name, owner)))
-        self._staged[owner] = (name, content)
+    def _stage(self, name: str, owner: int, section: Section | None) -> None:
+        self._before.setdefault(owner, (name, self._live(name).get(owner)))
+        self._staged[owner] = (name, section)
+
+    def _live(self, name: str) -> dict[int, Section]:
+        return key_file.parse(files.read(self._path(name)))
+
+    def _wanted(self, name: str) -> dict[int, Section]:
+        """The sections of an account's file with what is staged."""
+        staged = {owner: section for owner, (whose, section) in self._staged.items() if whose == name}
+        return {owner: each for owner, each in (self._live(name) | staged).items() if each is not None}
 
     def _path(self, name: str) -> Path:
         return self.machine.path(f"{KEYS}/{name}")
 
 
-def render(owner: int, keys: Iterable[str]) -> bytes | None:
-    """The key file of an owner; None if it has no keys."""
-    lines = list(keys)
-    return ("\n".join([f"# onehost {owner}", *lines]) + "\n").encode() if lines else None
+def _lines(section: Section | None) -> tuple[str, ...]:
+    return section.lines if section else ()

@@ -14,9 +14,12 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from . import files
+from .owned import Owned
 
 #: NAME.ID.SUFFIX; a file whose name is otherwise belongs to no owner and is derived anew for each tree.
 OWNED = re.compile(r"^(?P<label>.+)\.(?P<owner>\d+)\.[a-z]+$")
@@ -26,6 +29,15 @@ Contents = Mapping[str, bytes]
 Derive = Callable[[Path, int], Contents]
 
 
+@dataclass(frozen=True)
+class Private:
+    """Files of this suffix are for root and one group alone."""
+
+    suffix: str
+    group: int
+    chown: Callable[[Path, int, int], None]
+
+
 def _nothing(folder: Path, number: int) -> Contents:
     return {}
 
@@ -33,9 +45,10 @@ def _nothing(folder: Path, number: int) -> Contents:
 class Tree:
     """The owned files of one daemon."""
 
-    def __init__(self, folder: Path, derive: Derive = _nothing) -> None:
+    def __init__(self, folder: Path, derive: Derive = _nothing, private: Private | None = None) -> None:
         self.folder = folder
         self._derive = derive
+        self._private = private
         self._live = ""
         self._names: dict[int, set[str]] = {}
         self._holders: dict[str, set[int]] = {}
@@ -104,7 +117,9 @@ class Tree:
             for owner, names in self._index().items():
                 if owner not in changed:
                     for name in names:
-                        os.link(f"{live}/{name}", f"{staged}/{name}")
+                        # What another hand took away is for `node check` to tell; it holds nobody else up.
+                        with suppress(FileNotFoundError):
+                            os.link(f"{live}/{name}", f"{staged}/{name}", follow_symlinks=False)
             self._dirty, self._placed = set(changed), {}
             files.link(self.folder / "staged", f"trees/{number}")
         for owner in self._dirty:
@@ -149,6 +164,29 @@ class Tree:
             return
         self.switch()
 
+    def owned(self, path: str, settled: frozenset[int], known: frozenset[int]) -> list[Owned]:
+        """How the live tree should be, in the folder `path` of the machine: what is staged, else what is live."""
+        live = f"{path}/trees/{self.number}"
+        wanted = [Owned(each, mode=0o755, is_folder=True) for each in (path, f"{path}/trees", live)]
+        wanted.append(Owned(f"{path}/live", target=f"trees/{self.number}"))
+        for owner in settled | known:
+            for name, content in self._staged.get(owner, self.files(owner)).items():
+                file = Owned(f"{live}/{name}", content if owner in settled else None, owner=owner)
+                if private := self._private_for(name):
+                    file = replace(file, mode=0o640, group=private.group, is_secret=True)
+                wanted.append(file)
+        wanted += [Owned(f"{path}/{name}", is_free=True) for name in ("staged", "signalled")]
+        derived = self._derive(self.live, self.number)
+        return wanted + [Owned(f"{live}/{name}", content) for name, content in derived.items()]
+
+    def forget(self) -> None:
+        """Drops what is staged, and what is remembered of the disk."""
+        self._staged, self._before, self._dirty, self._live = {}, {}, None, ""
+
+    def unsignal(self) -> None:
+        """Has the daemon be told again of the live tree: another hand's file in it was taken away."""
+        files.remove(self.folder / "signalled")
+
     def owner_in(self, words: str) -> str:
         """The id of the owner whose file is named in a daemon's message; empty if none is."""
         found = re.search(re.escape(str(self.folder)) + r"/(?:live|staged|trees/\d+)/[^\s:/]+?\.(\d+)\.[a-z]+\b", words)
@@ -159,8 +197,14 @@ class Tree:
         for name in self._placed.get(owner, set()) - set(contents):
             (folder / name).unlink()
         for name, content in contents.items():
-            files.fresh(folder / name, content)
+            private = self._private_for(name)
+            files.fresh(folder / name, content, 0o640 if private else 0o644)
+            if private:
+                private.chown(folder / name, 0, private.group)
         self._placed[owner] = set(contents)
+
+    def _private_for(self, name: str) -> Private | None:
+        return self._private if self._private and name.endswith(self._private.suffix) else None
 
     def _index(self) -> dict[int, set[str]]:
         live = files.pointed(self.folder / "live")

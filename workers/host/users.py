@@ -10,13 +10,15 @@ import grp
 import os
 import pwd
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from ...models.errors import Blocked, Permanent
 from . import book, files
 from .book import ACCESS_GROUPS, Book, User
 from .machine import Machine
+from .owned import Finding, Owned, check, diff
 
 FOLDER = "/var/lib/extrausers"
 
@@ -58,6 +60,10 @@ class Users:
     def of(self, owner: int) -> User | None:
         """The row of this owner."""
         return self.book().owners.get(owner)
+
+    def coming(self, owner: int) -> User | None:
+        """The row of this owner as it will be after this round's switch."""
+        return self._staged[owner] if owner in self._staged else self.of(owner)
 
     def ids(self) -> dict[str, int]:
         """Which owner holds which name on this machine."""
@@ -165,6 +171,36 @@ class Users:
     def start(self) -> None:
         """Nothing to start: there is no daemon."""
 
+    # See Checked.
+
+    def check(self, settled: frozenset[int], known: frozenset[int]) -> list[Finding]:
+        """See Checked: row by row, and the shadow file is never shown."""
+        wanted = {owner: self._staged.get(owner, self.of(owner)) for owner in settled | known}
+        users = {user.name: user for user in wanted.values() if user}
+        texts = dict(zip(("passwd", "shadow", "group"), Book(users, ((), (), ())).render(), strict=True))
+        things = [Owned(FOLDER, mode=0o755, is_folder=True)]
+        found: list[Finding] = []
+        for name, text in texts.items():
+            path, group = f"{FOLDER}/{name}", _gid("shadow") if name == "shadow" and self.machine.real else 0
+            things.append(Owned(path, mode=0o640 if name == "shadow" else 0o644, group=group))
+            found += _rows(path, text, self._text(name), {user.name: user.owner for user in users.values()},
+                           is_secret=name == "shadow")  # fmt: skip
+        return check(self.machine, self.name, things) + [replace(each, daemon=self.name) for each in found]
+
+    def forget(self) -> None:
+        """See Checked."""
+        self._staged, self._before, self._retired, self._read = {}, {}, set(), None
+
+    def renew(self) -> None:
+        """See Checked: the rows of nobody go."""
+
+    def keep_only(self, owners: frozenset[int]) -> None:
+        """Drops every row that belongs to none of these, whoever wrote it."""
+        rows = {name: user for name, user in self.book().users.items() if user.owner in owners}
+        passwd, shadow, group = Book(rows, ((), (), ())).render()
+        for name, text in (("passwd", passwd), ("shadow", shadow), ("group", group)):
+            self._replace(name, text)
+
     def _stage(self, owner: int, user: User | None) -> None:
         self._before.setdefault(owner, self.of(owner))
         self._staged[owner] = user
@@ -191,6 +227,24 @@ class Users:
 
     def _text(self, name: str) -> str:
         return (files.read(self._path(name)) or b"").decode()
+
+
+def _rows(path: str, wanted: str, found: str, owners: Mapping[str, int], *, is_secret: bool) -> Iterator[Finding]:
+    """Rows of one file that are missing, changed, or nobody's."""
+    to_be, are = ({line.split(":")[0]: line for line in text.splitlines()} for text in (wanted, found))
+    for name, row in to_be.items():
+        kind = "row" if name in owners else "content"
+        if name not in are:
+            yield Finding(kind, f"has no row of {name}", path, owners.get(name, 0))
+        elif are[name] != row:
+            text = "" if is_secret else diff(row.encode(), are[name].encode())
+            yield Finding(kind, f"has a changed row of {name}", path, owners.get(name, 0), diff=text)
+    for name in are.keys() - to_be.keys():
+        yield Finding("stranger row", f"has a row of {name or 'nobody'}, which is nobody's", path)
+    if sorted(found.splitlines()) == sorted(wanted.splitlines()) and found != wanted:
+        yield Finding("content", "has its rows in another order", path)
+    elif len(found.splitlines()) != len(are):
+        yield Finding("content", "has rows twice", path)
 
 
 def _installed() -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from functools import cache
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from ..entry import Difference, Entry, View
 from ..host import Host
@@ -47,6 +47,15 @@ class Acts(Protocol):
 
     def act(self, verb: str, entry: Entry, host: Host) -> str:
         """Does it once, between rounds; says what was done. Raises HostError."""
+        ...
+
+
+@runtime_checkable
+class Adopts(Protocol):
+    """A reconciler whose noun can say some of what another hand changed on a node."""
+
+    def adopt(self, entry: Entry, host: Host) -> tuple[dict[str, Any], str]:
+        """The fields that make the machine's state the wanted one, and why not for the rest. No secret."""
         ...
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 from ...models.errors import Permanent, Temporary
-from ..entry import Difference, Entry, View
+from ..entry import Difference, Entry, Spec, View
 from ..host import Host
-from ..host import ssh as keys
 from ..host.book import NO_PASSWORD, User
+from ..host.ftp_rows import FtpLogin
 from ..host.pool import Pool
 from ..host.sessions import Php
-from ..host.site import Site, described
+from ..host.site import Site, domain_of, memory_file
 
 _LEVELS = {"none": 0, "sftp": 1, "shell": 2}
 
@@ -23,8 +25,13 @@ class Wanted:
 
     user: User | None = None
     keys: tuple[str, ...] = ()
+    ftp: FtpLogin | None = None
     pool: Pool | None = None
     site: Site | None = None
+    #: Its files for Apache: those of the site, and its limit of memory.
+    web: Mapping[str, bytes] = field(default_factory=dict)
+    #: All of its sites answer with the notice, those of its further domains too.
+    notice: bool = False
     home: bool = False
     #: Relative to /home/NAME/home; None if no site needs one.
     document_root: str | None = None
@@ -36,20 +43,45 @@ def wanted(entry: Entry) -> Wanted:
     spec = entry.spec
     if spec is None:
         return Wanted()
-    web, ssh = "web" in entry.roles, "ssh" in entry.roles
+    web, ssh, ftp = ("web" in entry.roles, "ssh" in entry.roles, "ftp" in entry.roles)
     uid, gid, domain, suspended = spec["uid"], spec["gid"], spec["domain"], spec["suspended"]
     password = spec["password_hash"] or NO_PASSWORD
-    access = spec["access"] if ssh and not suspended else "none"
-    site = Site(entry.id, entry.name, domain, spec["document_root"], spec["php"]) if web and domain else None
+    access = _access(spec) if ssh and not suspended else "none"
+    site = _site(entry, spec) if web and domain else None
+    memory = memory_file(entry.name, entry.id, spec.get("memory_mib")) if web else {}
     return Wanted(
-        user=User(entry.id, entry.name, uid, gid, password, access, locked=suspended) if web or ssh else None,
+        user=User(entry.id, entry.name, uid, gid, password, access, locked=suspended) if web or ssh or ftp else None,
         keys=tuple(spec["ssh_keys"]) if ssh else (),
-        pool=Pool(entry.id, entry.name, uid, gid, spec["shard"]) if site and spec["php"] else None,
+        ftp=_ftp(entry, spec) if ftp else None,
+        pool=_pool(entry, spec) if web and spec["php"] else None,
         site=site,
+        web={**(site.render() if site else {}), **memory},
+        notice=web and suspended,
         home="storage" in entry.roles,
         document_root=spec["document_root"] if domain else None,
         suspended=suspended,
     )
+
+
+def _ftp(entry: Entry, spec: Spec) -> FtpLogin | None:
+    """The account's own login; none without a password. Its being suspended locks this row like all others of it."""
+    if not spec.get("ftp", True) or not spec["password_hash"]:
+        return None
+    return FtpLogin(entry.id, entry.name, entry.name, spec["uid"], spec["gid"], spec["password_hash"])
+
+
+def _access(spec: Spec) -> str:
+    """The access that is wanted, as far as its limits allow it."""
+    wanted: str = spec["access"]
+    return "sftp" if wanted == "shell" and spec.get("shell") is False else wanted
+
+
+def _pool(entry: Entry, spec: Spec) -> Pool:
+    return Pool(entry.id, entry.name, spec["uid"], spec["gid"], spec["shard"], spec.get("php_processes"))
+
+
+def _site(entry: Entry, spec: Spec) -> Site:
+    return Site(entry.id, entry.name, entry.id, spec["domain"], spec["document_root"], spec["php"])
 
 
 class Account:
@@ -68,6 +100,19 @@ class Account:
         spec = entry.applied_spec or {}
         return f"{host.sessions.end(spec['uid'], entry.name, Php.NONE)} processes ended" if spec else "nothing to end"
 
+    def adopt(self, entry: Entry, host: Host) -> tuple[dict[str, Any], str]:
+        """See Adopts: a way in, and the keys of the account's own list. A password would have to leave the node."""
+        want, fields, why_not = wanted(entry), dict[str, Any](), ""
+        is_ = host.users.of(entry.id)
+        if is_ and want.user and not want.suspended and not is_.locked:
+            fields |= {"access": is_.access} if is_.access != want.user.access else {}
+            if is_.password != want.user.password:
+                why_not = "a password stays on the node; set it with: onehost account passwd"
+        keys = host.ssh.get(entry.name, entry.id)
+        if "ssh" in entry.roles and keys != want.keys:
+            fields["ssh_keys"] = list(keys)
+        return fields, why_not
+
     def compare(self, entry: Entry, host: Host, view: View) -> Difference:
         """See Reconciler. Raises Permanent if the name is held here by an id that this one does not replace."""
         want = wanted(entry)
@@ -78,7 +123,7 @@ class Account:
         _compare_user(entry, want, host, difference)
         _compare_files(entry, want, host, difference)
         flag = host.apache.suspended(entry.id)
-        if flag != (want.site is not None and want.suspended):
+        if flag != want.notice or _is_ftp_locked(entry, host) not in (None, want.suspended):
             difference["suspended"] = "yes -> no" if flag else "no -> yes"
         return difference
 
@@ -96,9 +141,11 @@ class Account:
         elif want.site and not want.suspended and host.homes.owner(entry.name) != entry.id:
             raise Temporary(f"/home/{entry.name} of id {entry.id} is not here: is /home mounted?")
         if want.site:
-            _root_state(entry, want, host)
-        if (want.site and want.suspended) or (entry.spec is None and host.apache.get(entry.id)):
+            _needs_root(entry, want, host)
+        if want.notice or (entry.spec is None and host.apache.files(entry.id)):
             host.apache.suspend(entry.id)
+        if (uid := _ftp_uid(entry, host)) and (want.suspended or entry.spec is None):
+            host.ftp.lock(uid)
 
     def stage(self, entry: Entry, host: Host, view: View) -> None:
         """See Reconciler."""
@@ -107,25 +154,31 @@ class Account:
             host.php.drop(owner)
             host.apache.drop(owner)
             host.ssh.drop(entry.name, owner)
+            host.ftp.drop(owner)
         if want.user:
             host.users.put(want.user)
         else:
             host.users.lock(entry.id)
-        host.ssh.put(entry.name, entry.id, want.keys)
+        if entry.spec is None:
+            host.ssh.drop(entry.name, entry.id)
+        else:
+            host.ssh.put(entry.name, entry.id, want.keys)
+        if want.ftp:
+            host.ftp.put(want.ftp)
+        else:
+            host.ftp.drop(entry.id)
         if want.pool:
             host.php.put(want.pool)
         else:
             host.php.drop(entry.id)
-        if want.site:
-            host.apache.put(want.site)
-        else:
-            host.apache.drop(entry.id)
+        host.apache.put(entry.id, want.web)
 
     def finish(self, entry: Entry, host: Host, view: View) -> None:
         """See Reconciler. Processes are ended when nothing can start new ones any more."""
         want = wanted(entry)
         for uid in self._replaced.pop(entry.id, set()):
             host.sessions.end(uid, entry.name)
+            host.ftp.forget_lock(uid)
         user = host.users.of(entry.id)
         if user and want.user is None:
             host.sessions.end(user.uid, entry.name)
@@ -133,9 +186,13 @@ class Account:
             host.sessions.end(user.uid, entry.name, Php.BUSY)
         elif user and _lost_access(entry):
             host.sessions.end(user.uid, entry.name, Php.NONE)
+        if (uid := _ftp_uid(entry, host)) and entry.spec is None:
+            host.ftp.forget_lock(uid)
+        elif uid and not want.suspended:
+            host.ftp.unlock(uid)
         if want.user is None:
             host.users.retire(entry.id)
-        if not (want.site and want.suspended):
+        if not want.notice:
             host.apache.resume(entry.id)
         if entry.spec is None and "storage" in entry.roles:
             host.homes.trash(entry.name, entry.id, datetime.now(UTC))
@@ -148,8 +205,9 @@ class Account:
         if want.site:
             host.apache.verify(want.site, want.suspended)
         elif entry.applied_spec and entry.applied_spec.get("domain") and "web" in entry.roles:
-            was = entry.applied_spec
-            host.apache.verify_gone(Site(entry.id, entry.name, was["domain"], was["document_root"], was["php"]))
+            host.apache.verify_gone(_site(entry, entry.applied_spec))
+        if want.ftp:
+            host.ftp.verify(want.ftp)
         if want.pool and not want.suspended:
             host.php.ping(entry.name, want.pool.shard)
 
@@ -157,6 +215,8 @@ class Account:
         """Ends what a replaced account does, so that nothing of it writes into what the new one gets."""
         if user := host.users.of(owner):
             host.users.lock_now(owner)
+            if "ftp" in entry.roles:
+                host.ftp.lock(user.uid)
             host.sessions.end(user.uid, entry.name, Php.BUSY)
             self._replaced.setdefault(entry.id, set()).add(user.uid)
         host.apache.resume(owner)
@@ -170,7 +230,8 @@ def _replaced(entry: Entry, host: Host) -> set[int]:
         return set()
     holders = host.php.holders(entry.name) | host.apache.tree.holders(entry.name)
     user = host.users.get(entry.name)
-    found = {user.owner if user else None, host.ssh.holder(entry.name)}
+    holders |= host.ssh.holders(entry.name) | host.ftp.holders(entry.name)
+    found = {user.owner if user else None}
     if "storage" in entry.roles:
         found.add(host.homes.owner(entry.name))
     holders |= {owner for owner in found if owner is not None}
@@ -193,27 +254,16 @@ def _compare_home(entry: Entry, want: Wanted, host: Host) -> Difference:
         return {"home": "moved to the trash"} if owner == entry.id else {}
     if owner != entry.id:
         return {"home": "made"}
-    return {"document root": "made"} if _root_state(entry, want, host, strict=False) != "folder" else {}
+    return {"document root": "made"} if _needs_root(entry, want, host) else {}
 
 
-def _root_state(entry: Entry, want: Wanted, host: Host, *, strict: bool = True) -> str:
-    """Whether the document root is a folder or missing. Raises Permanent if it can be neither.
-
-    Only a root that is new to this account is judged: what tenants do later in their own home must not be able to
-    stop a suspension or a new password.
-    """
+def _needs_root(entry: Entry, want: Wanted, host: Host) -> bool:
+    """Whether the document root is to be made. Raises Permanent if it cannot be one and is new to this account."""
     if want.document_root is None or want.suspended:
-        return "folder"
-    state = host.homes.root_state(entry.name, want.document_root)
+        return False
     was = entry.applied_spec
-    is_new = not (was and was["domain"] and was["document_root"] == want.document_root)
-    if state in ("folder", "missing"):
-        return state
-    if state == "hidden" or not is_new:
-        return "folder"
-    if strict:
-        raise Permanent(state)
-    return "missing"
+    is_known = bool(was and was["domain"] and was["document_root"] == want.document_root)
+    return host.homes.needs_root(entry.name, want.document_root, is_known)
 
 
 def _make_home(entry: Entry, want: Wanted, host: Host) -> None:
@@ -221,7 +271,7 @@ def _make_home(entry: Entry, want: Wanted, host: Host) -> None:
     assert spec is not None
     if host.homes.owner(entry.name) != entry.id:
         host.homes.make(entry.name, entry.id, spec["uid"], spec["gid"], want.document_root)
-    elif want.document_root and _root_state(entry, want, host) == "missing":
+    elif want.document_root and _needs_root(entry, want, host):
         host.homes.make_root(entry.name, spec["uid"], spec["gid"], want.document_root)
 
 
@@ -245,26 +295,47 @@ def _compare_user(entry: Entry, want: Wanted, host: Host, difference: Difference
 
 
 def _compare_files(entry: Entry, want: Wanted, host: Host, difference: Difference) -> None:
-    is_, to_be = host.ssh.get(entry.name, entry.id), keys.render(entry.id, want.keys)
-    _note(difference, "ssh keys", is_, to_be)
+    _note(difference, "ssh keys", host.ssh.get(entry.name, entry.id), want.keys)
+    is_, to_be = host.ftp.of(entry.id), want.ftp
+    if not is_ or not to_be:
+        _note(difference, "ftp", is_, to_be)
     pools = host.php.get(entry.id)
     wanted_pools = {want.pool.shard: want.pool.render()} if want.pool else {}
     if pools != wanted_pools:
         difference["php"] = "changed" if pools and wanted_pools else "on" if wanted_pools else "off"
-    is_, to_be = host.apache.get(entry.id), want.site.render() if want.site else None
-    _note(difference, "site", is_, to_be)
-    if is_ and to_be and described(is_)[0] != described(to_be)[0]:
-        difference["site"] = f"{described(is_)[0]} -> {described(to_be)[0]}"
+    found, wanted_files = host.apache.files(entry.id), dict(want.web)
+    was, will_be = domain_of(found), want.site.domain if want.site else ""
+    (memory,) = memory_file(entry.name, entry.id, 1)
+    if found.pop(memory, None) != wanted_files.pop(memory, None):
+        difference.setdefault("php", "changed")
+    _note(difference, "site", found, wanted_files)
+    if was and will_be and was != will_be:
+        difference["site"] = f"{was} -> {will_be}"
 
 
-def _note(difference: Difference, part: str, is_: bytes | None, to_be: bytes | None) -> None:
+def _note(difference: Difference, part: str, is_: object, to_be: object) -> None:
     if is_ != to_be:
         difference[part] = "changed" if is_ and to_be else "made" if to_be else "removed"
 
 
+def _ftp_uid(entry: Entry, host: Host) -> int:
+    """The uid whose FTP logins this node has; 0 if it has none of them."""
+    if "ftp" not in entry.roles:
+        return 0
+    user = host.users.of(entry.id)
+    return int(entry.spec["uid"]) if entry.spec else user.uid if user else 0
+
+
+def _is_ftp_locked(entry: Entry, host: Host) -> bool | None:
+    uid = _ftp_uid(entry, host)
+    return host.ftp.is_locked(uid) if uid and entry.spec else None
+
+
 def _lost_access(entry: Entry) -> bool:
-    was = entry.applied_spec["access"] if entry.applied_spec else "none"
-    return entry.spec is not None and _LEVELS[entry.spec["access"]] < _LEVELS[was]
+    was, spec = entry.applied_spec, entry.spec
+    if spec is None or was is None:
+        return False
+    return _LEVELS[_access(spec)] < _LEVELS[_access(was)] or (was.get("ftp", True) and not spec.get("ftp", True))
 
 
 RECONCILER = Account()

@@ -9,6 +9,7 @@ import pytest
 from onehost.models import nouns
 from onehost.models.errors import Invalid, NotFound, Refused
 from onehost.models.nouns import Claim
+from onehost.models.nouns.plan import LIMITS, effective
 
 HASH = "$6$" + "a" * 16 + "$" + "b" * 86
 
@@ -34,7 +35,8 @@ class Around:
 @pytest.mark.parametrize("noun", nouns.nouns().values(), ids=str)
 def test_a_noun_is_whole(noun: nouns.Noun) -> None:
     fields = noun.schema().fields.keys()
-    assert noun.plural != noun.name and noun.stages()
+    assert noun.plural != noun.name and (noun.stages() or nouns.followers(noun.name))
+    assert noun.following_fields <= noun.manager_fields and (noun.follows is None or {noun.follows, "limits"} <= fields)
     assert noun.secret_fields <= fields and noun.manager_fields <= fields and set(noun.columns) <= fields
     for verb in noun.verbs:
         assert {option.field for option in verb.options} <= fields and set(verb.fixed or {}) <= fields
@@ -55,9 +57,21 @@ def test_a_noun_is_found_by_either_name_and_a_near_miss_is_told() -> None:
 def test_an_account_is_filled_in() -> None:
     spec = nouns.noun("account").load({"domain": "Example.com"})
     assert spec == {
-        "domain": "example.com", "document_root": "web", "php": True, "access": "sftp", "ssh_keys": [],
-        "suspended": False, "password_hash": None, "uid": None, "gid": None, "shard": None,
+        "domain": "example.com", "document_root": "web", "php": True, "access": "sftp", "ftp": True, "ssh_keys": [],
+        "suspended": False, "password_hash": None, "uid": None, "gid": None, "shard": None, "plan": None, "limits": {},
+        "php_processes": None, "memory_mib": None, "shell": None,
     }  # fmt: skip
+
+
+def test_a_limit_of_its_own_stands_before_the_plans_and_none_is_no_limit() -> None:
+    plan = nouns.noun("plan").load({"domains": 5, "crons": 3, "cron": False})
+    found = effective(plan, {"domains": None, "cron": True, "aliases": 0})
+    assert {limit: found[limit] for limit in ("domains", "crons", "cron", "aliases", "shell", "zones")} == {
+        "domains": None, "crons": 3, "cron": True, "aliases": 0, "shell": True, "zones": None,
+    }  # fmt: skip
+    assert set(found) == set(LIMITS) == set(plan) == set(effective({}, {}))
+    every = {limit for noun in nouns.nouns().values() for limit in ([noun.limit] if noun.limit else [])}
+    assert every <= set(LIMITS)
 
 
 @pytest.mark.parametrize(

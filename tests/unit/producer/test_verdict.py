@@ -22,7 +22,7 @@ def node(name: str = "web1", *, beat: dict[str, Any] | None = None, **more: Any)
 def standing(**change: Any) -> dict[str, Any]:
     made: dict[str, Any] = {
         "nodes": [node()], "placements_failed": 0, "placements_open": 0, "jobs_held": 0, "dead_letters": 0,
-        "unsealed": 0, "unsealed_at": None, "pauses": [],
+        "unsealed": 0, "unsealed_at": None, "pauses": [], "certificates": [],
     }  # fmt: skip
     return made | change
 
@@ -70,6 +70,12 @@ CASES: list[tuple[dict[str, Any], int, str, str]] = [
     ({"nodes": [node(seen_at=LONG_AGO)]}, 2, "audit-silent", "onehost audit run"),
     ({"nodes": [node(beat={"blocked": {"apache": "x.conf:3"}})]}, 1, "blocked apache web1",
      "apache on web1 is blocked"),
+    ({"nodes": [node(beat={"down": {"ssh": "does not run"}})]}, 1, "down ssh web1", "ssh on web1 does not run"),
+    ({"nodes": [node(beat={"stopped": {"ssh": "since 12:00Z"}})]}, 1, "stopped ssh web1",
+     "ssh on web1 is stopped on purpose since 12:00Z"),
+    ({"nodes": [node(beat={"drift": {"/etc/a": "is changed"}, "drifted": 3})]}, 1, "drift web1",
+     "web1 differs from its ledger: /etc/a is changed and 2 more"),
+    ({"nodes": [node(beat={"drift": {}, "drifted": 1})]}, 1, "drift web1", "web1 differs from its ledger"),
     ({"nodes": [node(beat={"skew_seconds": -7.2})]}, 1, "skew web1", "7 s behind the manager's"),
     ({"nodes": [node(beat={"skew_seconds": 61})]}, 1, "skew web1", "61 s ahead of the manager's"),
     ({"nodes": [node(orphans=4)]}, 1, "orphans web1", "holds 4 resources that the store does not know"),
@@ -79,6 +85,9 @@ CASES: list[tuple[dict[str, Any], int, str, str]] = [
     ({"placements_failed": 2}, 1, "failed", "2 failed on a node"),
     ({"jobs_held": 3}, 1, "held", "3 jobs held"),
     ({"dead_letters": 1}, 1, "dead", "onehost dead list"),
+    ({"certificates": [{"name": "a.example", "not_after_at": NOW + timedelta(days=3)}]}, 1, "certificate a.example",
+     "certificate a.example expires in 3 d (onehost certificate upload a.example)"),
+    ({"certificates": [{"name": "a.example", "not_after_at": NOW}]}, 1, "certificate a.example", "has expired"),
     ({"unsealed": 10**6, "unsealed_at": NOW}, 1, "unsealed", "events without a seal"),
     ({"unsealed": 1, "unsealed_at": LONG_AGO}, 1, "unsealed", "1 event without a seal, the oldest for 5 min"),
     ({"pauses": [{"node": None, "actor": "bob", "reason": "moving", "at": NOW}]}, 1, "paused",

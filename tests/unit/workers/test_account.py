@@ -74,6 +74,17 @@ def test_made_changed_suspended_removed(host: Host) -> None:
     assert not host.apache.suspended(5)
 
 
+def test_limits_reach_the_pool_and_the_shell(host: Host) -> None:
+    apply(host, ENTRY)
+    limited = after(ENTRY, php_processes=3, memory_mib=256, shell=False)
+    assert apply(host, limited) == {"php": "changed", "access": "shell -> sftp"}
+    (pool,) = host.php.get(5).values()
+    assert b"pm.max_children = 3" in pool
+    assert b"memory_limit=256M" in host.apache.files(5)["alice.5.memory"]
+    back = {"php": "changed", "access": "sftp -> shell"}
+    assert apply(host, after(ENTRY, shell=True)) == back
+
+
 def test_no_secret_in_words(host: Host) -> None:
     assert "$6$" not in str(apply(host, ENTRY)) + str(apply(host, after(ENTRY, password_hash="$6$x$y")))
 

@@ -154,6 +154,7 @@ def test_a_daemon_broken_by_hand_blames_nobody(node: Node) -> None:
     assert results[1] == ("retrying", "blocked: /etc/apache2/apache2.conf:7") and results[2][0] == "retrying"
     assert node.executor.blocked == {"apache": "/etc/apache2/apache2.conf:7"}
     assert node.apache.told == [] and node.apache.live == {} and node.ledger.counts()["failed"] == 0
+    assert node.php.told == [] and node.php.live == {}, "nothing is made at one daemon that another holds up"
     assert node.ledger.take() == [] and 2 < (node.ledger.due_seconds() or 0) <= 3
     assert {ack["outcome"] for ack in node.acks()} == {"retrying"}
 

@@ -23,6 +23,8 @@ OPTIONS = (
     Option("access", "", "choice", ("none", "sftp")),
     Option("ssh_keys", "", "file"),
     Option("password_hash", "", "password"),
+    Option("domains", "", "limit"),
+    Option("limits", "", "mapping"),
 )
 
 
@@ -44,6 +46,13 @@ def parsed(*words: str) -> dict[str, Any]:
         (("--no-php",), {"php": False}),
         (("--roles", "web", "--roles", "ssh"), {"roles": ["web", "ssh"]}),
         (("--access", "none"), {"access": "none"}),
+        (("--domains", "0"), {"domains": 0}),
+        (("--domains", "none"), {"domains": None}),
+        (
+            ("--limits", "ftp-logins=3", "--limits", "shell=no", "--limits", "crons=none"),
+            {"limits": {"ftp_logins": 3, "shell": False, "crons": None}},
+        ),
+        (("--limits", ""), {"limits": {}}),
         (("--password-hash", "$6$x"), {"password_hash": "$6$x"}),
     ],
 )

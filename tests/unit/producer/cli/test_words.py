@@ -106,7 +106,7 @@ def test_a_word_about_a_node(one: dict[str, Any], expected: str) -> None:
     ],
 )
 def test_exit_code_of_a_job(state: str, applied: int, nodes: list[dict[str, Any]], code: int) -> None:
-    assert follow.exit_code(Session(), {"state": state, "applied": applied, "nodes": nodes}) == code
+    assert follow.exit_code(Session(), {"state": state, "applied": applied, "nodes": nodes, "children": []}) == code
 
 
 def raising(error: BaseException) -> Any:

@@ -23,7 +23,7 @@ def homes(tmp_path: Path) -> Homes:
 def test_made_whole(homes: Homes) -> None:
     homes.make("alice", 5, os.getuid(), os.getgid(), "web")
     home = homes.folder / "alice"
-    assert {path.name for path in home.iterdir()} == {".onehost-id", "home", "mail", "log", "tmp"}
+    assert {path.name for path in home.iterdir()} == {".onehost-id", ".cron", "home", "mail", "log", "tmp"}
     modes = {name: oct((home / name).stat().st_mode & 0o7777) for name in ("", "home", "home/web", "mail", "tmp")}
     assert modes == {"": "0o711", "home": "0o710", "home/web": "0o2750", "mail": "0o700", "tmp": "0o700"}
     assert (home / "home/web/index.html").exists()
