@@ -546,4 +546,9 @@ def test_the_time_of_a_create(node: Driver, capsys: pytest.CaptureFixture[str]) 
     medians = {phase: sorted(values)[len(values) // 2] for phase, values in sums.items()}
     with capsys.disabled():
         print("\n" + "  ".join(f"{phase} {1000 * value:.1f} ms" for phase, value in medians.items() if value >= 0.0005))
-    assert medians["all"] < 0.35
+    bare = []
+    for _ in range(5):
+        began = time.monotonic()
+        inside("node1", ". /etc/apache2/envvars && apache2 -t")
+        bare.append(time.monotonic() - began)
+    assert medians["all"] < 8 * sorted(bare)[2], "it costs more than eight times what Apache takes to read its files"

@@ -5,6 +5,7 @@
     /home/NAME/home        the account's, 0710 for Apache's group: neighbours cannot pass, Apache can
     /home/NAME/home/web    the account's, 2750: new files get Apache's group, so nothing need be open to the world
     /home/NAME/mail log tmp  the account's alone
+    /home/NAME/tmp/sessions  the account's alone: PHP's sessions, which any node goes on with and PHP itself clears out
     /home/NAME/.cron       the account's alone: what its cron entries did last (workers/cron/claim.py)
 
 Below what a tenant owns, work is done with the tenant's own rights and no link is followed.
@@ -29,6 +30,8 @@ from .machine import Machine
 
 HOME = "/home"
 MARKER = ".onehost-id"
+#: Below /home/NAME.
+SESSIONS = "tmp/sessions"
 #: Days a removed home stays in the trash.
 RETENTION_DAYS = 14
 #: Debian's number of Apache's group, where Apache is not installed.
@@ -98,6 +101,7 @@ class Homes:
             ("mail", 0o700, gid),
             ("log", 0o700, gid),
             ("tmp", 0o700, gid),
+            (SESSIONS, 0o700, gid),
             (".cron", 0o700, gid),
         ):
             (making / child).mkdir(exist_ok=True)
@@ -184,6 +188,26 @@ class Homes:
                 _make_root(handle, Path(document_root).parts, page, lambda folder: chown(folder, -1, www))
 
         self.machine.runner.as_user(uid, gid, [www], work)
+
+    def lacks_sessions(self, name: str) -> bool:
+        """Whether there is no folder for PHP's sessions. Where root may not look (it is squashed), it is taken as there."""
+        try:
+            (self.folder / name / SESSIONS).lstat()
+        except FileNotFoundError:
+            return (self.folder / name / "tmp").is_dir()
+        except OSError:
+            return False
+        return False
+
+    def make_sessions(self, name: str, uid: int, gid: int) -> None:
+        """Makes the folder for PHP's sessions in an existing home, with the account's own rights; what is there stays."""
+
+        def work() -> None:
+            tmp = os.open(self.folder / name / "tmp", _FOLDER)
+            with suppress(FileExistsError):
+                os.mkdir("sessions", 0o700, dir_fd=tmp)
+
+        self.machine.runner.as_user(uid, gid, [], work)
 
     def size(self, name: str) -> int:
         """Bytes on disk of a home: a walk at the lowest priority that follows no link. Raises Temporary.

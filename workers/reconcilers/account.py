@@ -117,6 +117,8 @@ class Account:
         """See Reconciler. Raises Permanent if the name is held here by an id that this one does not replace."""
         want = wanted(entry)
         difference = _compare_home(entry, want, host)
+        if _lacks_sessions(entry, want, host):
+            difference["sessions"] = "made"
         replaced = _replaced(entry, host)
         if replaced:
             difference["replaced"] = ", ".join(f"id {owner}" for owner in sorted(replaced))
@@ -142,6 +144,8 @@ class Account:
             raise Temporary(f"/home/{entry.name} of id {entry.id} is not here: is /home mounted?")
         if want.site:
             _needs_root(entry, want, host)
+        if entry.spec and _lacks_sessions(entry, want, host):
+            host.homes.make_sessions(entry.name, entry.spec["uid"], entry.spec["gid"])
         if want.notice or (entry.spec is None and host.apache.files(entry.id)):
             host.apache.suspend(entry.id)
         if (uid := _ftp_uid(entry, host)) and (want.suspended or entry.spec is None):
@@ -264,6 +268,13 @@ def _needs_root(entry: Entry, want: Wanted, host: Host) -> bool:
     was = entry.applied_spec
     is_known = bool(was and was["domain"] and was["document_root"] == want.document_root)
     return host.homes.needs_root(entry.name, want.document_root, is_known)
+
+
+def _lacks_sessions(entry: Entry, want: Wanted, host: Host) -> bool:
+    """Whether PHP has no place for sessions in a home of this account. A suspended one gets it later, if at all."""
+    if want.suspended or not (want.home or want.pool) or host.homes.owner(entry.name) != entry.id:
+        return False
+    return host.homes.lacks_sessions(entry.name)
 
 
 def _make_home(entry: Entry, want: Wanted, host: Host) -> None:

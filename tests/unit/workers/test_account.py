@@ -60,6 +60,16 @@ def after(entry: Entry, **changes: Any) -> Entry:
     return replace(entry, generation=entry.generation + 1, spec=spec, applied_spec=entry.spec)
 
 
+def test_a_home_of_before_gets_a_place_for_sessions(host: Host) -> None:
+    apply(host, ENTRY)
+    sessions = host.homes.folder / "alice/tmp/sessions"
+    sessions.rmdir()
+    assert ACCOUNT.compare(after(ENTRY, suspended=True), host, VIEW) == {"suspended": "no -> yes"}
+    for roles in (frozenset({"web"}), frozenset({"storage"})):
+        assert apply(host, replace(ENTRY, roles=roles))["sessions"] == "made"
+        sessions.rmdir()
+
+
 def test_made_changed_suspended_removed(host: Host) -> None:
     made = {"home": "made", "user": "made", "access": "none -> shell", "php": "on", "site": "made"}
     assert apply(host, ENTRY) == made

@@ -13,6 +13,7 @@ from onehost.workers.host.homes import Homes
 from onehost.workers.host.machine import rehearsal
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+FOLDERS = {"": "0o711", "home": "0o710", "home/web": "0o2750", "mail": "0o700", "tmp": "0o700", "tmp/sessions": "0o700"}
 
 
 @pytest.fixture
@@ -24,8 +25,8 @@ def test_made_whole(homes: Homes) -> None:
     homes.make("alice", 5, os.getuid(), os.getgid(), "web")
     home = homes.folder / "alice"
     assert {path.name for path in home.iterdir()} == {".onehost-id", ".cron", "home", "mail", "log", "tmp"}
-    modes = {name: oct((home / name).stat().st_mode & 0o7777) for name in ("", "home", "home/web", "mail", "tmp")}
-    assert modes == {"": "0o711", "home": "0o710", "home/web": "0o2750", "mail": "0o700", "tmp": "0o700"}
+    modes = {name: oct((home / name).stat().st_mode & 0o7777) for name in FOLDERS}
+    assert modes == FOLDERS
     assert (home / "home/web/index.html").exists()
     assert homes.owner("alice") == 5
 
@@ -72,6 +73,20 @@ def test_a_document_root_is_made_with_a_page_only_if_it_is_new(homes: Homes) -> 
     (home / "sites/new/index.html").unlink()
     homes.make_root("alice", os.getuid(), os.getgid(), "sites/new")
     assert not (home / "sites/new/index.html").exists()
+
+
+def test_a_place_for_sessions_in_an_older_home_is_made_and_what_stands_there_is_left(homes: Homes) -> None:
+    homes.make("alice", 5, os.getuid(), os.getgid(), None)
+    sessions = homes.folder / "alice" / "tmp/sessions"
+    sessions.rmdir()
+    assert homes.lacks_sessions("alice") and not homes.lacks_sessions("nobody")
+    homes.make_sessions("alice", os.getuid(), os.getgid())
+    assert oct(sessions.stat().st_mode & 0o7777) == "0o700" and not homes.lacks_sessions("alice")
+    sessions.rmdir()
+    sessions.symlink_to("/nowhere")
+    assert not homes.lacks_sessions("alice")
+    homes.make_sessions("alice", os.getuid(), os.getgid())
+    assert sessions.is_symlink()
 
 
 def test_trashed_twice_in_a_second(homes: Homes) -> None:
