@@ -6,9 +6,11 @@ import subprocess
 import time
 from collections.abc import Sequence
 
+from .matrix import Matrix, Site
 from .names import CHECKOUT, VIRTUAL, address_of
 
 ACCOUNTS = CHECKOUT / "examples" / "accounts.yaml"
+SITES = CHECKOUT / "examples" / "sites.yaml"
 #: How long the nodes may take to say that they are synced, in seconds.
 SYNC_SECONDS = 60.0
 #: Client addresses that ask the virtual address.
@@ -38,20 +40,28 @@ class Proof:
         self._title(f"accounts of {ACCOUNTS.relative_to(CHECKOUT)}")
         self._manager("apply", "--wait", "-f", str(ACCOUNTS), show=True)
         accounts = self._json("account", "list")
+        self._title(
+            f"two accounts with a domain, certificate, FTP login, SSH key and cron: {SITES.relative_to(CHECKOUT)}"
+        )
+        matrix = self._sites()
+        accounts = [each for each in accounts if each["name"] not in {site.account for site in matrix.sites}]
         passwords = self._set_passwords(accounts)
         applied = self._applied(accounts)
         self._title("each account on each node, from the client machine")
         for account in accounts:
             self._prove(account, account["name"] in passwords)
         served = self._prove_address(accounts[0])
+        self._title("every way in of those two, on each node, from the client machine")
+        ways, cells = matrix.show()
         self._title("who asked for what, and which node did it when")
         job = self._json("job", "list", "--kind", "account.passwd", "--limit", "1")[0]
         self._manager("job", "show", str(job["id"]), show=True)
         self._manager("audit", "list", "--resource", f"account/{accounts[0]['name']}", "--limit", "8", show=True)
         chain = self._audit()
-        good = applied == len(self.nodes) and served == len(self.nodes) and chain == "ok"
+        good = applied == len(self.nodes) and served == len(self.nodes) and ways == cells and chain == "ok"
         self.is_good = self.is_good and good
-        return f"{applied}/{len(self.nodes)} nodes applied, 1 address served by {served} nodes, audit chain {chain}"
+        return (f"{applied}/{len(self.nodes)} nodes applied, 1 address served by {served} nodes, "
+                f"{ways}/{cells} ways in ok, audit chain {chain}")  # fmt: skip
 
     # ---- the manager's side
 
@@ -80,6 +90,28 @@ class Proof:
                 self._manager("account", "passwd", name, "--password", "--wait", stdin=made[name] + "\n")
                 self._in("client", "sh", "-c", f"umask 077; cat >{VAULT}/{name}", stdin=made[name])
         return made
+
+    def _sites(self) -> Matrix:
+        """The accounts of SITES with a login's password, a key of the client's and the application."""
+        self._manager("apply", "--wait", "-f", str(SITES), show=True)
+        self._in("client", "sh", "-c", f"install -d -m 700 {VAULT}; cd {VAULT}; test -f key || "
+                 "ssh-keygen -q -t ed25519 -N '' -C client -f key")  # fmt: skip
+        key = self._in("client", "cat", f"{VAULT}/key.pub").stdout.strip()
+        certificates = {each["name"]: each["spec"] for each in self._json("certificate", "list")}
+        owners = {each["name"]: each["spec"] for each in self._json("account", "list")}
+        logins = {each["spec"]["account"]: each["name"] for each in self._json("ftp-login", "list")}
+        sites = []
+        for domain in self._json("domain", "list"):
+            name = domain["spec"]["account"]
+            document = json.dumps({"noun": "ssh_key", "name": f"{name}.client", "spec": {"account": name, "key": key}})
+            self._manager("apply", "--wait", "-f", "-", stdin=document)
+            password = secrets.token_hex(9)
+            self._manager("ftp-login", "passwd", logins[name], "--password", "--wait", stdin=password + "\n")
+            sites.append(Site(name, owners[name]["uid"], domain["name"], domain["spec"]["document_root"], logins[name],
+                              password, certificates[domain["name"]]["fingerprint"]))  # fmt: skip
+        matrix = Matrix(self._in, self.nodes, sites, VAULT)
+        matrix.place()
+        return matrix
 
     def _applied(self, accounts: Sequence[dict]) -> int:
         """Nodes on which every account is applied."""

@@ -24,7 +24,7 @@ READY_SECONDS = 60.0
 
 
 def run() -> int:
-    """Starts everything below FOLDER, makes an account, shows what each node would have."""
+    """Starts everything below FOLDER, makes what the examples say, shows what each node would have."""
     print("This machine forbids namespaces (ops/lab check says why), so this is a rehearsal.", flush=True)
     print(__doc__.split("\n\n")[2], flush=True)
     down()
@@ -38,8 +38,9 @@ def run() -> int:
     for node in NODES:
         own = environment | {"ONEHOST_WORKER_CONFIG": str(FOLDER / node / "worker.toml")}
         _start(node, [BIN / "python", "-m", "onehost.workers"], own)
-    accounts = CHECKOUT / "examples" / "accounts.yaml"
-    for words in (["apply", "--wait", "-f", str(accounts)], ["account", "list"], ["job", "list"], ["node", "list"]):
+    files = [str(CHECKOUT / "examples" / name) for name in ("accounts.yaml", "sites.yaml")]
+    applying = [["apply", "--wait", "-f", file] for file in files]
+    for words in (*applying, ["account", "list"], ["job", "list"], ["node", "list"]):
         print(f"\n$ onehost {' '.join(words)}", flush=True)
         subprocess.run([BIN / "onehost", *words], env=environment, check=False)
     applied = sum(bool(list((FOLDER / node / "machine/etc/onehost/apache").rglob("*.conf"))) for node in NODES)

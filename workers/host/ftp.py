@@ -70,10 +70,22 @@ RootRevoke UseNonCompliantActiveTransfer
 PassivePorts {PASSIVE_PORTS[0]} {PASSIVE_PORTS[1]}
 AllowStoreRestart on
 AllowOverride off
+# ProFTPD resolves a login's folder by itself: where a tenant makes it lead elsewhere meanwhile, nothing is to be had.
+<Directory />
+    <Limit ALL>
+        DenyAll
+    </Limit>
+</Directory>
 <Directory /home>
     Umask 027 027
     AllowOverwrite on
     AllowOverride off
+    <Limit WRITE SITE_CHMOD SITE_CHGRP MFMT MFF>
+        DenyGroup {READERS}
+    </Limit>
+    <Limit ALL>
+        AllowAll
+    </Limit>
 </Directory>
 <Limit WRITE SITE_CHMOD SITE_CHGRP MFMT MFF>
     DenyGroup {READERS}

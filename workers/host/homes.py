@@ -190,7 +190,7 @@ class Homes:
         self.machine.runner.as_user(uid, gid, [www], work)
 
     def lacks_sessions(self, name: str) -> bool:
-        """Whether there is no folder for PHP's sessions. Where root may not look (it is squashed), it is taken as there."""
+        """Whether there is no place for PHP's sessions; where root may not look, it is taken to be there."""
         try:
             (self.folder / name / SESSIONS).lstat()
         except FileNotFoundError:
@@ -200,12 +200,15 @@ class Homes:
         return False
 
     def make_sessions(self, name: str, uid: int, gid: int) -> None:
-        """Makes the folder for PHP's sessions in an existing home, with the account's own rights; what is there stays."""
+        """Makes a folder for PHP's sessions in an existing home, with the account's rights; what is there stays."""
 
         def work() -> None:
             tmp = os.open(self.folder / name / "tmp", _FOLDER)
-            with suppress(FileExistsError):
-                os.mkdir("sessions", 0o700, dir_fd=tmp)
+            try:
+                with suppress(FileExistsError):
+                    os.mkdir("sessions", 0o700, dir_fd=tmp)
+            finally:
+                os.close(tmp)
 
         self.machine.runner.as_user(uid, gid, [], work)
 
