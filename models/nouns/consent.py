@@ -20,6 +20,8 @@ def check_parents(domains: Iterable[str], account: str, consent_of: str | None, 
             if holder is None:
                 continue
             if holder not in (account, consent_of):
+                if around.holder("domain", domain) is not None:
+                    break  # the name itself is taken, and consent would not help: its claim says whose it is
                 raise Refused(
                     f"{domain} lies below {parent}, which belongs to account {holder}",
                     hint=f"onehost domain create … --consent-of {holder}, if {holder} has agreed",

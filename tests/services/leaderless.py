@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 
 from .rabbitmq import RabbitMQ
 
@@ -14,9 +15,14 @@ ok = ra:force_delete_server(quorum_queues, amqqueue:get_pid(Queue)),
 """
 
 
+#: So late does it note the replicas of queues that were just made: the others are to keep theirs.
+NOTED_SECONDS = 1.0
+
+
 def lose_leaders(broker: RabbitMQ, *queues: str) -> None:
     """Kills the broker and starts it; nobody leads these queues then, and whatever was in them is gone."""
     for queue in queues:
         broker.ctl(["eval", LOSE.format(queue=queue)])
+    time.sleep(NOTED_SECONDS)
     broker.stop(signal.SIGKILL)
     broker.start()
