@@ -169,7 +169,7 @@ def test_the_whole_cluster_as_a_file(three: CommandLine) -> None:
     text = three.good("get", "-o", "yaml")
     nouns = [document["noun"] for document in yaml.safe_load_all(text)]
     assert nouns.index("node") < nouns.index("account") < nouns.index("cron") and "uid" not in text
-    assert set(line.rpartition(" ")[2] for line in three.good("apply", "-f", "-", stdin=text).splitlines()) == {
+    assert {line.rpartition(" ")[2] for line in three.good("apply", "-f", "-", stdin=text).splitlines()} == {
         "unchanged"
     }
     kept = [each for each in yaml.safe_load_all(text) if each["name"] not in ("bobby", "bobby.one", "alice.one")]

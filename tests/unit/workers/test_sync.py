@@ -60,7 +60,7 @@ def test_a_node_that_agrees_is_synced_by_the_welcome(sync: Sync) -> None:
 
 
 def test_what_lay_in_the_queue_is_listed_at_the_start(ledger: Ledger, sync: Sync) -> None:
-    """It came after the hello, so the manager has not compared it, and it may be of a life of the store that is over."""
+    """The manager has not compared what came after the hello, and it may be of a life of the store that is over."""
     said = hello(sync)
     ledger.store([letter(5, 3)])
     sync.hear(welcome(said, []))
