@@ -70,7 +70,8 @@ def access_of(spec: Spec) -> str:
 
 
 def _pool(entry: Entry, spec: Spec) -> Pool:
-    return Pool(entry.id, entry.name, spec["uid"], spec["gid"], spec["shard"], spec.get("php_processes"))
+    limits = spec.get("php_processes"), spec.get("memory_mib")
+    return Pool(entry.id, entry.name, spec["uid"], spec["gid"], spec["shard"], *limits)
 
 
 def site_of(entry: Entry, spec: Spec) -> Site:

@@ -243,7 +243,9 @@ def test_following_says_it_again_at_a_change(store: Store, line: CommandLine) ->
         "--follow",
     ]
     environment = os.environ | {"ONEHOST_CONFIG": str(line.config)}
-    running = subprocess.Popen(program, env=environment, stdout=subprocess.PIPE, text=True)
+    # Who runs tests in the background has them ignore the key, and so what they start.
+    running = subprocess.Popen(program, env=environment, stdout=subprocess.PIPE, text=True,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # fmt: skip
     assert running.stdout
     try:
         assert "ok: 3 of 3 nodes online" in running.stdout.readline()

@@ -144,9 +144,15 @@ def test_php_settings_hold_and_do_not_leak(node: Driver, anna: dict[str, Any]) -
 def test_no_site_has_more_memory_than_its_account(node: Driver, anna: dict[str, Any]) -> None:
     write("anna", "php/show.php", SHOW)
     write("anna", "php/.user.ini", "")
+    inside("node1", "pkill -u anna php-fpm || true")  # .user.ini is read again after five minutes
     ask = "http://{}/show.php?n=memory_limit"
     assert node.applied(changed(anna, memory_mib=64)) == {"php": "changed"}
     assert [get(ask.format(name))[1] for name in ("wide.example", "plain.example")] == ["64M 20101"] * 2
+    write("anna", "php/.user.ini", "memory_limit=200M\n")
+    inside("node1", "pkill -u anna php-fpm || true")
+    assert [get(ask.format(name))[1] for name in ("wide.example", "plain.example")] == ["64M 20101"] * 2
+    write("anna", "php/.user.ini", "")
+    inside("node1", "pkill -u anna php-fpm || true")
     assert node.applied(changed(anna, memory_mib=256)) == {"php": "changed"}
     assert [get(ask.format(name))[1] for name in ("wide.example", "plain.example")] == ["256M 20101", "128M 20101"]
     assert node.applied(anna) == {"php": "changed"}

@@ -58,6 +58,15 @@ def certificate(owner: int, key: str, chain: str) -> Contents:
     return {CERTIFICATE: f"onehost {owner}\n{key}{chain}".encode()}
 
 
+def drop_half(machine: Machine) -> None:
+    """Forgets host keys of which one is gone: named and not there, sshd takes nothing, not even what brings it back.
+
+    sshd is not told: it shows no other key before the whole identity is here again.
+    """
+    if not all(machine.path(path).exists() for path in KEYS.values()):
+        files.remove(machine.path(CONFIG))
+
+
 class Identity:
     """The Daemon of the identity. There is one at a time; sshd and the readers of the certificate are told once."""
 

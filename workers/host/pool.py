@@ -59,6 +59,8 @@ class Pool:
     shard: int
     #: None: as is usual.
     processes: int | None = None
+    #: None: what its sites say. Here it keeps the tenant's own .user.ini from having more.
+    memory_mib: int | None = None
 
     @property
     def file(self) -> str:
@@ -70,7 +72,9 @@ class Pool:
         private = f"{PRIVATE}/{self.name}.{self.owner}.sock"
         values = {"name": self.name, "uid": self.uid, "gid": self.gid, "home": f"/home/{self.name}"}
         processes = self.processes or PROCESSES
-        return _TEMPLATE.format(**values, private=private, ping=PING, processes=processes).encode()
+        text = _TEMPLATE.format(**values, private=private, ping=PING, processes=processes)
+        limit = f"php_admin_value[memory_limit] = {self.memory_mib}M\n" if self.memory_mib else ""
+        return (text + limit).encode()
 
 
 def bind(label: str, www_data: tuple[int, int]) -> socket.socket:

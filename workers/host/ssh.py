@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ...models.errors import Blocked, Permanent, Temporary
-from . import files, key_file
+from . import files, identity, key_file
 from .book import ACCESS_GROUPS
 from .key_file import Section
 from .machine import Machine
@@ -133,6 +133,7 @@ class Ssh:
         path = self.machine.path(CONFIG)
         before = files.read(path)
         changed = files.ensure(path, self._config())
+        identity.drop_half(self.machine)
         if not self.machine.real:
             return
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)

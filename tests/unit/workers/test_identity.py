@@ -89,6 +89,14 @@ def test_a_signal_that_a_crash_cut_off_is_made_up_for(host: Host, monkeypatch: p
     assert told == ["sshd"]
 
 
+def test_half_an_identity_does_not_keep_sshd_from_what_brings_it_back(host: Host) -> None:
+    path = host.machine.path
+    path(identity.CONFIG).parent.mkdir(parents=True, exist_ok=True)
+    path(identity.CONFIG).write_text("HostKey /etc/onehost/ssh/host_rsa_key\n")
+    host.ssh.recover()
+    assert not path(identity.CONFIG).exists(), "it names keys that are not there"
+
+
 def test_keys_are_kept_until_they_are_renewed() -> None:
     assert made(SPEC) == SPEC
     renewed = made(SPEC, renew=True)
