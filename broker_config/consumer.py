@@ -92,6 +92,9 @@ class Consumer:
         #: When the loop last went round, by the monotonic clock: a watchdog may ask.
         self.turned_at = time.monotonic()
         self._is_probing = False
+        #: Queues that have given something since the last probe; those that had something then and had given nothing.
+        self._giving: set[str] = set()
+        self._silent: set[str] = set()
         #: Since the start of the process: connections made, messages that the broker had given out before.
         self.connections = 0
         self.redeliveries = 0
@@ -148,6 +151,7 @@ class Consumer:
         self._connected_at = time.monotonic()
         self._channel = channel = connection.channel()
         self._box, self._lost = [], []
+        self._giving, self._silent = set(), set()
         channel.add_on_cancel_callback(self._lost.append)
         for queue in self._queues:
             channel.queue_declare(queue, passive=True)
@@ -160,6 +164,7 @@ class Consumer:
             delivery = Delivery(queue, method.routing_key, properties.user_id or "", properties.message_id or "", body,
                                 method.redelivered, properties.headers or {})  # fmt: skip
             self.redeliveries += method.redelivered
+            self._giving.add(queue)
             self._box.append((method.delivery_tag, delivery))
 
         return take
@@ -201,12 +206,20 @@ class Consumer:
 
     def _probe(self) -> None:
         self.turned_at, self._is_probing = time.monotonic(), True
+        silent = set()
         try:
             for queue in self._queues:
-                if not self._channel.queue_declare(queue, passive=True).method.consumer_count:
+                found = self._channel.queue_declare(queue, passive=True).method
+                if not found.consumer_count:
                     raise Deaf("the broker knows no consumer")
+                if found.message_count and queue not in self._giving:
+                    silent.add(queue)
         finally:
             self._is_probing = False
+        # A queue deleted and made again at once may take the old consumer over and give it nothing (RabbitMQ 3.10).
+        if deaf := silent & self._silent:
+            raise Deaf(f"the broker gives nothing of what waits in {min(deaf)}")
+        self._giving, self._silent = set(), silent
 
     def _explain(self, error: Exception) -> str:
         code = getattr(error, "reply_code", None)
