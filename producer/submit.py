@@ -230,7 +230,7 @@ def _with_owned(connection: Connection, around: Surroundings, decided: _Decided,
                 job_id: int, grace_until_at: datetime | None, now: datetime) -> Mapping[str, int]:  # fmt: skip
     """What belongs to it goes, or comes back, with it, and what follows from it follows: by jobs below this one."""
     wishes: list[Wish] = []
-    if decided.undo:
+    if decided.undo and decided.spec is not None:
         wishes = ownership.cancels(connection, decided.undo.job_id, wish, job_id)
     elif decided.spec is None and wish.verb == "retry":
         wishes = ownership.retries(connection, resource_id, wish, job_id)

@@ -113,6 +113,13 @@ def test_a_cancel_within_the_grace_time_brings_all_of_it_back(owning: Store, ack
     assert owning.wrong_digests() == {}
 
 
+def test_a_cancelled_making_takes_along_what_was_added_meanwhile(store: Store) -> None:
+    made = store.onehost.do("account", "alice", "create", {"domain": None})
+    store.onehost.do("cron", "alice.one", "create", ENTRY)
+    undo = store.onehost.cancel(made.job_id or 0)
+    assert undo.owned == {"cron": 1} and store.onehost.list("account") == store.onehost.list("cron") == []
+
+
 def test_the_grace_time_ends_for_all_of_it(owning: Store) -> None:
     owning.onehost.settings = replace(owning.onehost.settings, grace_seconds=30)
     gone = owning.onehost.account_delete("alice")
