@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -112,6 +113,7 @@ class RealRunner:
             os.close(reader)
             _be_user(parent, uid, gid, groups, work, writer, seconds)
         os.close(writer)
+        _end_in_time(child, seconds + 1)
         with os.fdopen(reader, "rb") as pipe:
             said = pipe.read().decode(errors="replace")
         _, status = os.waitpid(child, 0)
@@ -159,6 +161,18 @@ def _program(name: str) -> str:
     if not found:
         raise Temporary(f"{name} is not installed on this node")
     return found
+
+
+def _end_in_time(child: int, seconds: float) -> None:
+    """Waits for a child; kills one that its own alarm cannot end, as its user has stopped it."""
+    handle = os.pidfd_open(child)
+    try:
+        waiting = select.poll()
+        waiting.register(handle, select.POLLIN)
+        if not waiting.poll(seconds * 1000):
+            os.kill(child, signal.SIGKILL)
+    finally:
+        os.close(handle)
 
 
 def _be_user(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -63,5 +64,9 @@ def test_work_as_a_user_has_a_deadline() -> None:
     def hangs() -> None:
         os.read(os.pipe()[0], 1)
 
-    with pytest.raises(Temporary, match="did not end in"):
-        RealRunner().as_user(20001, 20001, [], hangs, seconds=0.1)
+    def is_stopped() -> None:
+        os.kill(os.getpid(), signal.SIGSTOP)  # as its user may do, from a shell or by PHP
+
+    for work in (hangs, is_stopped):
+        with pytest.raises(Temporary, match="did not end in"):
+            RealRunner().as_user(20001, 20001, [], work, seconds=0.1)
