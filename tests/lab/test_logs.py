@@ -89,7 +89,8 @@ def test_a_slow_download_keeps_its_line(sites: Lab) -> None:
     slow = sites.start("client", "curl", "-sf", "--limit-rate", "500k", "-o", "/dev/null", *where)
     for number in range(12):
         ask(sites, "node2", "bob", f"?beside{number}")
-    assert slow.wait(60) == 0
+    slow.communicate(timeout=60)
+    assert slow.returncode == 0
     wanted = sorted([*(f"/?beside{number}" for number in range(12)), "/large?slow"])
 
     def found() -> list[str]:
