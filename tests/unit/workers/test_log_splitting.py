@@ -157,6 +157,7 @@ def test_a_death_between_any_two_steps_loses_and_doubles_nothing(
     else:
         assert name == "put_away" and time > 1
     revive()
+    monkeypatch.setattr(log_splitting, "PART_BYTES", 3000)  # a new version of the worker takes other parts
     wrote(host, *mixed(60, 80))  # Apache goes on meanwhile
     split(host, ledger)
     host.access_log.set_aside(datetime.now(UTC) + timedelta(seconds=5))
@@ -265,12 +266,32 @@ def test_what_is_being_written_to_waits(host: Host, ledger: Ledger, monkeypatch:
     assert logged(host, "alice", "alice.example") == expected(mixed(), "alice.example")
 
 
+def test_a_log_that_was_begun_is_ended_before_an_older_one(host: Host, ledger: Ledger,
+                                                           monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    monkeypatch.setattr(log_splitting, "CHILDREN_SECONDS", 0.0)
+    wrote(host, *mixed(0, 20))
+    host.access_log.set_aside(datetime.now(UTC) - timedelta(seconds=5))
+    (old,) = host.access_log.waiting()
+    wrote(host, *mixed(20, 40))
+    monkeypatch.setattr(host.access_log, "writers", lambda path: {7} if path == old else set())
+    revive = dies(monkeypatch, type(ledger.log_progress), "written", 1, False)
+    with pytest.raises(Died):
+        split(host, ledger)
+    revive()
+    monkeypatch.undo()
+    split(host, ledger)
+    found = [logged(host, account, f"{account}.example") for account in ("alice", "bob")]
+    assert sorted(map(len, found)) == [10, 10] and all(len(set(each)) == 10 for each in found)
+
+
 def test_a_visitor_cannot_forge_what_is_counted() -> None:
     whose = {b"a.example": (5, "a.example")}
     forged = 'x [26/Nov/2026:21:00:00 +0000] \\"GET / HTTP/1.1\\" 200 999999999 \\"'
     for user in (forged, '""', "a b", "[x] y", "\\\\"):
         found = take_apart(line("a.example", 1, 100, user).encode(), whose)
         assert found.sent == {5: {MONTH: 100}}, user
+    start, referer = line("a.example", 1).split('"-"')[0], "x [26/Nov/2026:21:00:00 +0000] "
+    assert take_apart(f'{start}"{referer}" " 200 999 x" 12'.encode(), whose).sent == {5: {MONTH: 100}}
     assert take_apart(line("a.example", 1, at="01/Dec/2026:00:30:00 +0100").encode(), whose).sent == {5: {MONTH: 100}}
     broken = take_apart(b"a.example rubbish\n\na.example", whose)
     assert (broken.sent, broken.unknown, broken.pieces[5]["a.example"]) == ({}, 1, b"rubbish\n\n")
