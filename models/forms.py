@@ -268,12 +268,14 @@ class BeatSchema(Schema):
 
 
 class UsageSchema(Schema):
-    """How much accounts hold, as the node that keeps their files has measured it."""
+    """What accounts use: how much they hold, from the node that keeps their files, or what a node sent for them."""
 
     form = _text(required=True)
     node = _text(required=True)
     #: [id, bytes] of each account.
     stored = _tuples(2, required=True, validate=validate.Length(max=LISTED_AT_ONCE))
+    #: [id, month as 202611, bytes] of each account: all that this node ever counted of that month.
+    sent = _tuples(3, load_default=list, validate=validate.Length(max=LISTED_AT_ONCE))
     at = _seconds(required=True)
 
 

@@ -69,5 +69,23 @@ action = Table(
     Column("given", LargeBinary),  # what it is told beside its verb
 )
 
+#: Of the part of Apache's log that is being split: where each account's lines go, and whether they are written.
+split = Table(
+    "split",
+    metadata,
+    Column("account", Integer, primary_key=True, autoincrement=False),
+    Column("places", Text, nullable=False),
+    Column("written", Integer, nullable=False),
+)
+
+#: What was sent for each account in a month (202611), as counted here.
+sent = Table(
+    "sent",
+    metadata,
+    Column("account", Integer, primary_key=True, autoincrement=False),
+    Column("month", Integer, primary_key=True, autoincrement=False),
+    Column("bytes", Integer, nullable=False),
+)
+
 #: Single values: the incarnation of the store heard of last.
 fact = Table("fact", metadata, Column("name", Text, primary_key=True), Column("value", Text, nullable=False))

@@ -111,6 +111,8 @@ class Worker:
     check_seconds: float = 300.0
     #: Seconds, a tenth more or less, between two looks at how much accounts hold, where their files are; 0: never.
     usage_seconds: float = 3600.0
+    #: Seconds between two times at which Apache's log is split by site, into the homes; 0: never, and it grows.
+    log_seconds: float = 3600.0
     #: Port on 127.0.0.1 where the worker tells its numbers; 0: nowhere.
     metrics_port: int = 0
 

@@ -22,7 +22,7 @@ from ..models.crash import crash_point
 from ..models.metrics import SIZES, Tally
 from ..models.moment import now as time_now
 from ..models.store import Event, Hello, NodeStatus, Placement, bells, digests, pipelined, retried, together, writing
-from . import actions, claims, counting, metrics, stages, usage
+from . import actions, claims, counting, metrics, stages, traffic, usage
 from . import dead as dead_letters
 from .counting import Change, shortened
 from .events import Happened, record
@@ -83,7 +83,9 @@ class Audit:
             dead_letters.keep(connection, died, now)
             _hellos(connection, good, now)
             self._presence.hear(connection, [(n, each) for n, each in good if each.form in ("beat", "hello")], now)
-            usage.store(connection, [(n, each) for n, each in good if each.form == "usage"], now)
+            used = [(n, each) for n, each in good if each.form == "usage"]
+            usage.store(connection, used, now)
+            traffic.store(connection, used, now)
             _acknowledgements(connection, [(n, each) for n, each in good if each.form == "ack"], now)
             crash_point("audit.written")
         return [delivery for delivery, _ in dead]

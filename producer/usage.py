@@ -1,4 +1,4 @@
-"""What accounts use of their limits: what each holds as its storage node has measured it, the rest as counted here."""
+"""What accounts use of their limits: what each holds and sends as nodes have told it, the rest as counted here."""
 
 from __future__ import annotations
 
@@ -10,18 +10,20 @@ from typing import Any
 from sqlalchemy import Connection, and_, delete, exists, select
 
 from ..models import nouns, wire
+from ..models.moment import now
 from ..models.nouns.plan import LIMITS, RIGHTS, effective
 from ..models.store import Placement, Resource, Revision, together
 from ..models.store import Usage as Stored
 from .membership import Node
 from .taken import taken
+from .traffic import sent
 
 MIB = 1 << 20
 #: Limits of which nothing is counted yet, as nothing of that kind is built.
-UNCOUNTED = frozenset({"bandwidth_mib", "mailboxes", "zones", "mail_per_hour", "php_processes", "memory_mib"})
+UNCOUNTED = frozenset({"mailboxes", "zones", "mail_per_hour", "php_processes", "memory_mib"})
 
 
-def store(connection: Connection, letters: Sequence[tuple[Node, wire.Letter]], now: datetime) -> None:
+def store(connection: Connection, letters: Sequence[tuple[Node, wire.Letter]], at: datetime) -> None:
     """Takes in what nodes have measured: of accounts that stand there, from a node that keeps files."""
     told = {owner: (node.id, size) for node, letter in letters if "storage" in node.roles
             for owner, size in letter["stored"]}  # fmt: skip
@@ -37,7 +39,7 @@ def store(connection: Connection, letters: Sequence[tuple[Node, wire.Letter]], n
     known = select(Stored.resource_id).where(together.among(dialect, Stored.resource_id))
     old = set(connection.execute(known, together.listed(dialect, told)).scalars())
     rows = [
-        {"resource_id": owner, "node_id": node_id, "storage_bytes": size, "measured_at": now}
+        {"resource_id": owner, "node_id": node_id, "storage_bytes": size, "measured_at": at}
         for owner, (node_id, size) in sorted(told.items())
         if owner in ids and (owner, node_id) in here
     ]
@@ -51,10 +53,11 @@ def usage(connection: Connection, *, name: str | None = None, plan: str | None =
     accounts = {row.id: (row.name, json.loads(row.payload), row) for row in _accounts(connection, name)}
     if plan is not None:
         accounts = {owner: found for owner, found in accounts.items() if found[1].get("plan") == plan}
-    counts = taken(connection, accounts)
+    counts, traffic = taken(connection, accounts), sent(connection, now())
     return [
         {"account": each, "plan": spec.get("plan"), "storage_bytes": row.storage_bytes, "measured_at": row.measured_at,
-         "limits": _limits(spec, plans.get(spec.get("plan"), {}), counts[owner], row.storage_bytes)}
+         "bytes_out": traffic.get(owner),
+         "limits": _limits(spec, plans.get(spec.get("plan"), {}), counts[owner], row.storage_bytes, traffic.get(owner))}
         for owner, (each, spec, row) in accounts.items()
     ]  # fmt: skip
 
@@ -65,15 +68,19 @@ def over(one: Mapping[str, Any]) -> list[str]:
 
 
 def _limits(spec: nouns.Spec, plan: nouns.Spec, count: Mapping[str, int],
-            storage_bytes: int | None) -> dict[str, dict[str, Any]]:  # fmt: skip
+            storage_bytes: int | None, bytes_out: int | None) -> dict[str, dict[str, Any]]:  # fmt: skip
     own = spec.get("limits") or {}
     most = effective(plan, own)
     used: dict[str, Any] = {limit: count.get(limit, 0) for limit in LIMITS if limit not in UNCOUNTED | RIGHTS}
     used["ssh_keys"] += len(spec["ssh_keys"])
-    used["storage_mib"] = None if storage_bytes is None else -(-storage_bytes // MIB)
+    used |= {"storage_mib": _mib(storage_bytes), "bandwidth_mib": _mib(bytes_out)}
     used |= {"shell": spec["access"] == "shell", "cron": count.get("crons", 0) > 0}
     return {limit: {"used": used.get(limit), "limit": most[limit], "whose": _whose(limit, own, plan),
                     "over": _is_over(used.get(limit), most[limit])} for limit in LIMITS}  # fmt: skip
+
+
+def _mib(size: int | None) -> int | None:
+    return None if size is None else -(-size // MIB)
 
 
 def _whose(limit: str, own: Mapping[str, Any], plan: Mapping[str, Any]) -> str | None:

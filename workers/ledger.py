@@ -25,6 +25,7 @@ from .brake import Brake
 from .entry import Difference, Entry
 from .highest import Highest
 from .ledger_file import LedgerFile
+from .log_progress import LogProgress
 from .outgoing import FORGET, Outgoing, Result
 from .stopped import Stopped
 
@@ -50,6 +51,7 @@ class Ledger:
         self.brake = Brake(self._file)
         self.stopped = Stopped(self._file)
         self.highest = Highest(self._file)
+        self.log_progress = LogProgress(self._file)
         self.actions = Actions(self._file, self.outgoing, self._changing)
         self.digest = self._summed()
 

@@ -18,7 +18,7 @@ from .metrics import COMMITS
 #: The values of one statement, by place or by name.
 Row = Sequence[Any] | Mapping[str, Any]
 #: The revision of the tables that this code reads.
-REVISION = "0003"
+REVISION = "0004"
 #: How often a second worker asks whether the first one is gone, in seconds.
 ASK_AGAIN_SECONDS = 0.5
 

@@ -24,6 +24,7 @@ from .executor import Executor
 from .host import Host
 from .ledger import Ledger
 from .ledger_file import is_current
+from .log_splitting import LogSplitting
 from .metrics import WORKER, look
 from .receiver import Receiver
 from .reconcilers import Reconciler, reconcilers
@@ -74,7 +75,9 @@ class Worker:
         respondent = Respondent(self.ledger, host, known, self.executor, self.reporter, self._answers())
         self.receiver = Receiver(settings.broker, settings.node, self.ledger, self.sync, self.executor.wake,
                                  respondent.ask, self._say)  # fmt: skip
-        self._usage = Usage(self.ledger, host, settings.usage_seconds, self.reporter.usage)
+        self._usage = Usage(self.ledger, host, settings.usage_seconds, partial(self.reporter.usage, "stored"))
+        self._logs = LogSplitting(self.ledger, host, settings.node, settings.log_seconds, self.executor.between_rounds,
+                                  partial(self.reporter.usage, "sent"))  # fmt: skip
         self._state = "starting"
         self._swept_at = -SWEEP_SECONDS
 
@@ -118,6 +121,7 @@ class Worker:
                 target=self._guard, args=(self.reporter.run, self.sync, self.stop), name="reporter", daemon=True
             ),
             threading.Thread(target=self._guard, args=(self._usage.run, self.stop), name="usage", daemon=True),
+            threading.Thread(target=self._guard, args=(self._logs.run, self.stop), name="logs", daemon=True),
         ]
         for thread in threads:
             thread.start()

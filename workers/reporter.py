@@ -44,7 +44,7 @@ class Reporter:
         self._status = status
         self._news = threading.Event()
         self._answers: deque[tuple[str, dict[str, Any]]] = deque()
-        self._usage: Sequence[dict[str, Any]] = ()
+        self._usage: dict[str, Sequence[dict[str, Any]]] = {}
         self._beat_at = 0.0
         self._ticked_at = 0.0
         self._backoff_seconds = BACKOFF_SECONDS
@@ -59,9 +59,9 @@ class Reporter:
         self._beat_at = -1e9
         self.wake()
 
-    def usage(self, bodies: Sequence[dict[str, Any]]) -> None:
-        """Publishes how much accounts hold, instead of what was measured before and could not be published."""
-        self._usage = bodies
+    def usage(self, kind: str, bodies: Sequence[dict[str, Any]]) -> None:
+        """Publishes what accounts use, instead of what was said of this kind before and could not be published."""
+        self._usage[kind] = bodies
         self.wake()
 
     def answer(self, asker: str, body: dict[str, Any]) -> None:
@@ -94,18 +94,19 @@ class Reporter:
                    for number, body in enumerate(hellos)]  # fmt: skip
         if time.monotonic() - self._beat_at >= self._beat_seconds:
             letters.append(self._letter("beat", routing.beat_key(self._node), "beat", self._beat()))
-        measured = self._usage
+        measured = dict(self._usage)
         # By the way of beats: what is lost comes again.
-        letters += [self._letter(f"usage.{number}", routing.beat_key(self._node), "usage", body)
-                    for number, body in enumerate(measured)]  # fmt: skip
+        letters += [self._letter(f"usage.{kind}.{number}", routing.beat_key(self._node), "usage", body)
+                    for kind, bodies in measured.items() for number, body in enumerate(bodies)]  # fmt: skip
         if letters:
             report = self._publisher.send(letters)
             if report.why or report.unroutable or report.nacked:
                 return report.why or next(iter(report.unroutable.values()), "a queue of the manager is full")
             if any(letter.message_id == "beat" for letter in letters):
                 self._beat_at = time.monotonic()
-            if self._usage is measured:
-                self._usage = ()
+            for kind, bodies in measured.items():
+                if self._usage[kind] is bodies:  # else there is news
+                    self._usage[kind] = ()
         self._send_answers()
         return self._acknowledgements() or self._tick()
 

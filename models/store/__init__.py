@@ -19,6 +19,7 @@ from .tables import (
     Resource,
     Revision,
     Target,
+    Traffic,
     Usage,
 )
 
@@ -39,6 +40,7 @@ __all__ = [
     "Revision",
     "Seal",
     "Target",
+    "Traffic",
     "Usage",
     "connect",
     "part",

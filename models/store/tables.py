@@ -249,6 +249,17 @@ class Usage(Base):
     measured_at: Mapped[datetime]
 
 
+class Traffic(Base):
+    """What a node sent for an account's sites in a month, as it counted last."""
+
+    __tablename__ = "traffic"
+    resource_id: Mapped[int] = mapped_column(ForeignKey("resource.id"), primary_key=True, autoincrement=False)
+    node_id: Mapped[int] = mapped_column(ForeignKey("resource.id"), primary_key=True, autoincrement=False)
+    #: As 202611, UTC.
+    month: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    bytes_out: Mapped[int]
+
+
 class NodeStatus(Base):
     """What the manager hears of a node."""
 

@@ -59,10 +59,11 @@ def _usage(name: str | None) -> None:
         emit(session, found[0], lambda: _write_one(session, found[0]))
         return
     rows = [
-        (each["account"], each["plan"], each["limits"]["storage_mib"]["used"], each["limits"]["storage_mib"]["limit"],
-         counted.over(each), each["measured_at"]) for each in found
+        (each["account"], each["plan"], *(each["limits"][limit][key] for limit in ("storage_mib", "bandwidth_mib")
+                                          for key in ("used", "limit")), counted.over(each), each["measured_at"])
+        for each in found
     ]  # fmt: skip
-    columns = ("account", "plan", "storage mib", "of", "over in", "measured")
+    columns = ("account", "plan", "storage mib", "of", "sent mib", "of", "over in", "measured")
     emit(session, found, lambda: table(session, columns, rows, "no accounts"))
 
 

@@ -321,7 +321,7 @@ def test_what_a_node_has_measured_arrives(cluster: Cluster) -> None:
     receipt = cluster.onehost.account_create("alice")
     cluster.onehost.wait(receipt)
     body = {"stored": [[receipt.resource_id, 9 << 20]], "at": time.time()}
-    cluster.workers["store1"].reporter.usage([body])
+    cluster.workers["store1"].reporter.usage("stored", [body])
     wait_until(lambda: cluster.onehost.usage("alice")[0]["limits"]["storage_mib"]["used"] == 9)
 
 

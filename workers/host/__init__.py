@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ...models.errors import HostError
 from . import machine as machines
+from .access_log import AccessLog
 from .apache import Apache
 from .cron import Cron
 from .daemon import Daemon
@@ -57,6 +58,7 @@ class Host:
         self.ftp = Ftp(machine, self.sessions)
         self.cron = Cron(machine)
         self.apache = Apache(machine)
+        self.access_log = AccessLog(machine)
         self.tls = Tls(machine, self.apache)
         self.identity = Identity(machine, (self.apache,))
         self.director = Director(machine)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ...models.errors import Blocked, Permanent, Temporary
 from . import files, modules, server, site
+from .access_log import LOGS, AccessLog
 from .asking import Asking
 from .generations import Generations
 from .homes import www_data
@@ -116,6 +117,15 @@ class Apache:
                 self._systemctl("start")
         self.tree.signalled()
 
+    def reopen(self) -> None:
+        """Has Apache open its logs anew, by the same signal. Only between rounds. Raises Blocked or Temporary."""
+        if not self.main():
+            return
+        if words := self.test():
+            raise Blocked(words)  # Apache would end, and not come back
+        self.tree.unsignal()
+        self.signal()
+
     def restore(self, owner: int) -> None:
         """See Daemon."""
         self.tree.restore(owner)
@@ -128,6 +138,7 @@ class Apache:
     def recover(self) -> None:
         """Sets up what Apache includes once. Raises Blocked if its own files are broken."""
         path = self.machine.path
+        AccessLog(self.machine).make()
         path(f"{site.SUSPENDED}/.").mkdir(parents=True, exist_ok=True)
         for folder in ("/etc/onehost", FOLDER, site.SUSPENDED):
             path(folder).chmod(0o755)
@@ -164,6 +175,7 @@ class Apache:
         """See Checked."""
         guard = Path(__file__).with_name("guard.lua").read_bytes()
         wanted = [*self.tree.owned(FOLDER, settled, known), Owned(site.SUSPENDED, mode=0o755, is_folder=True)]
+        wanted.append(Owned(LOGS, mode=0o700, is_folder=True))
         wanted += [Owned(f"{FOLDER}/guard.lua", guard), Owned(CONFIG, server.SERVER.encode())]
         wanted += [Owned(f"{site.SUSPENDED}/{owner}", owner=owner, is_free=True) for owner in settled | known]
         closed = (FOLDER, f"{FOLDER}/trees/{self.tree.number}", site.SUSPENDED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from . import files
+from .access_log import LOG
 from .machine import Machine
 from .site import LIVE, TLS, WELL_KNOWN
 
@@ -35,7 +36,8 @@ EnableSendfile Off
 # Room for the children of two old generations that still serve slow downloads.
 ServerLimit 32
 MaxRequestWorkers 400
-CustomLog ${{APACHE_LOG_DIR}}/onehost.log "%v %a %u %t \\"%r\\" %>s %O \\"%{{Referer}}i\\" \\"%{{User-Agent}}i\\" %D"
+# The site's name, then the usual combined form, so that a site's own log is what every reader of logs knows.
+CustomLog {LOG} "%v %a - %u %t \\"%r\\" %>s %O \\"%{{Referer}}i\\" \\"%{{User-Agent}}i\\" %D"
 ProxyRequests Off
 # Loaded last, so that its fixup hook runs after the others' and sees what they decided.
 LoadModule lua_module /usr/lib/apache2/modules/mod_lua.so

@@ -1,4 +1,4 @@
-"""What belongs to what, which job asked for which, and how much an account holds."""
+"""What belongs to what, which job asked for which, and how much an account holds and sends."""
 
 from __future__ import annotations
 
@@ -33,9 +33,20 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["resource_id"], ["resource.id"], name=op.f("fk_usage_resource_id")),
         sa.PrimaryKeyConstraint("resource_id", name=op.f("pk_usage")),
     )
+    op.create_table(
+        "traffic",
+        sa.Column("resource_id", NUMBER, autoincrement=False, nullable=False),
+        sa.Column("node_id", NUMBER, autoincrement=False, nullable=False),
+        sa.Column("month", NUMBER, autoincrement=False, nullable=False),
+        sa.Column("bytes_out", NUMBER, nullable=False),
+        sa.ForeignKeyConstraint(["node_id"], ["resource.id"], name=op.f("fk_traffic_node_id")),
+        sa.ForeignKeyConstraint(["resource_id"], ["resource.id"], name=op.f("fk_traffic_resource_id")),
+        sa.PrimaryKeyConstraint("resource_id", "node_id", "month", name=op.f("pk_traffic")),
+    )
 
 
 def downgrade() -> None:
+    op.drop_table("traffic")
     op.drop_table("usage")
     for table, (column, other) in COLUMNS.items():
         op.drop_index(f"ix_{table}_{column.removesuffix('_id')}", table)
