@@ -1,32 +1,21 @@
-"""PHP-FPM: pools in shards, one master per shard, changed by hand-over to a second master on the same sockets.
-
-A reload of FPM (USR2) would make every pool of the master wait for its slowest request. So a new master is started
-with the listening sockets of the old one, fetched from it by pidfd_getfd(2), and the old one is asked to finish.
-No state is kept about masters: their titles in /proc name the configuration they run.
-"""
+"""PHP-FPM: pools in shards, one master per shard. A changed shard is handed over to a new master (masters.py)."""
 
 from __future__ import annotations
 
-import ctypes
 import os
-import pwd
 import re
-import signal
-import socket
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 
-from ...models.errors import Blocked, Permanent, Temporary
-from . import files, pool
+from ...models.errors import Blocked, Permanent
+from . import files, masters, pool
 from .machine import Machine
+from .masters import FOLDER
 from .owned import Finding, Owned, check
 from .pool import Pool
 from .tree import Tree
 
-FOLDER = "/etc/onehost/php"
 LOGS = "/var/log/onehost"
-_PIDFD_GETFD = 438
-_LIBC = ctypes.CDLL(None, use_errno=True)
 _CONFIG = """; onehost's own file, rewritten by its worker
 [global]
 error_log = {logs}/php-shard{shard}.log
@@ -38,8 +27,6 @@ rlimit_files = 8192
 process_control_timeout = 330s
 include = {folder}/shard{shard}/{which}/*.conf
 """
-#: What only a master can set: cached code of one account is never given to another without its own permission.
-_OPTIONS = ("-d", "opcache.validate_permission=1")
 
 
 class Php:
@@ -90,7 +77,7 @@ class Php:
 
     def ping(self, name: str, shard: int) -> None:
         """Has a pool answer. Raises Permanent with what was seen. Before `start` a shard need not run."""
-        if not self.machine.real or not (self.serving or shard in _masters()):
+        if not self.machine.real or not (self.serving or shard in masters.running()):
             return
         try:
             answer = pool.ping(f"{pool.PUBLIC}/{name}.sock", 10)
@@ -110,10 +97,10 @@ class Php:
         for shard, tree in self._trees.items():
             if not tree.changed() or not _pools(tree.build()) or not self.machine.real:
                 continue
-            tried = self.machine.runner.run([_binary(), *_OPTIONS, "-t", "-y", f"{FOLDER}/shard{shard}/staged.conf"])
+            tried = masters.test(self.machine, shard, "staged")
             if not tried.code:
                 continue
-            live = self.machine.runner.run([_binary(), *_OPTIONS, "-t", "-y", f"{FOLDER}/shard{shard}/live.conf"])
+            live = masters.test(self.machine, shard, "live")
             if live.code and _pools(tree.live):
                 raise Blocked(f"php-fpm: {live.words}")
             culprit = tree.owner_in(tried.output) or _by_name(tree, tried.output)
@@ -129,11 +116,11 @@ class Php:
 
     def signal(self) -> None:
         """Hands every touched shard over to a new master. The others feel nothing."""
-        masters = _masters() if self.machine.real else {}
+        running = masters.running() if self.machine.real else {}
         for shard, tree in self._trees.items():
             if tree.unsignalled():
-                if self.machine.real and (self.serving or shard in masters):
-                    _hand_over(self.machine, shard, _pools(tree.live))
+                if self.machine.real and (self.serving or shard in running):
+                    masters.hand_over(self.machine, shard, _pools(tree.live))
                 tree.signalled()
 
     def restore(self, owner: int) -> None:
@@ -156,29 +143,29 @@ class Php:
     def recover(self) -> None:
         """See Daemon: a running master that was not told of its pools is handed over."""
         if self.machine.real:
-            _binary()
+            masters.binary()
             Path(pool.PRIVATE).mkdir(parents=True, exist_ok=True)
             for folder, mode in ((pool.PRIVATE, 0o700), (pool.PUBLIC, 0o755), ("/run/onehost", 0o755)):
                 os.chmod(folder, mode)
         self.machine.path(LOGS).mkdir(parents=True, exist_ok=True)
-        masters = _masters() if self.machine.real else {}
+        running = masters.running() if self.machine.real else {}
         for shard in self.shards():
             tree = self.tree(shard)
             for which in ("live", "staged"):
                 files.ensure(tree.folder / f"{which}.conf", _config(shard, which))
-            if shard in masters and (tree.unsignalled() or _sockets_missing(_pools(tree.live))):
-                _hand_over(self.machine, shard, _pools(tree.live))
+            if shard in running and (tree.unsignalled() or _sockets_missing(_pools(tree.live))):
+                masters.hand_over(self.machine, shard, _pools(tree.live))
             tree.signalled()
             tree.settle()
 
     def start(self) -> None:
         """See Daemon: a master for each shard that has pools and none."""
         self.serving = True
-        masters = _masters() if self.machine.real else {}
+        running = masters.running() if self.machine.real else {}
         for shard in self.shards() if self.machine.real else []:
             pools = _pools(self.tree(shard).live)
-            if pools and shard not in masters:
-                _hand_over(self.machine, shard, pools)
+            if pools and shard not in running:
+                masters.hand_over(self.machine, shard, pools)
 
     # See Checked, and Program.
 
@@ -204,24 +191,24 @@ class Php:
 
     def masters(self) -> dict[int, int]:
         """The process id of the newest master of each shard that has pools; 0: none runs."""
-        running = _masters() if self.machine.real else {}
+        running = masters.running() if self.machine.real else {}
         return {shard: running.get(shard, [0])[0] for shard in self.shards() if _pools(self.tree(shard).live)}
 
     def hand_over(self) -> None:
         """Has every shard run by a new master, on the sockets of the old one. No request is lost."""
         for shard in self.shards():
-            _hand_over(self.machine, shard, _pools(self.tree(shard).live))
+            masters.hand_over(self.machine, shard, _pools(self.tree(shard).live))
 
     def stop(self) -> None:
         """Ends every master; each finishes what it has."""
         for shard in self.shards():
-            _hand_over(self.machine, shard, set())
+            masters.hand_over(self.machine, shard, set())
 
     def test(self) -> str:
         """Why FPM refuses a shard's live configuration; empty if it takes all."""
         for shard in self.shards():
             if _pools(self.tree(shard).live):
-                said = self.machine.runner.run([_binary(), *_OPTIONS, "-t", "-y", f"{FOLDER}/shard{shard}/live.conf"])
+                said = masters.test(self.machine, shard, "live")
                 if said.code:
                     return f"php-fpm: {said.words}"
         return ""
@@ -240,91 +227,8 @@ def _pools(folder: Path) -> set[str]:
     return {name.removesuffix(".conf") for name in os.listdir(folder) if name.endswith(".conf")}
 
 
-def _binary() -> str:
-    """The newest php-fpm of this machine: Debian names it by version."""
-    found = [(tuple(map(int, m.groups())), path.name) for path in Path("/usr/sbin").glob("php-fpm*")
-             if (m := re.fullmatch(r"php-fpm(\d+)\.(\d+)", path.name))]  # fmt: skip
-    if not found:
-        raise Blocked("php-fpm is not installed on this node")
-    return max(found)[1]
-
-
 def _by_name(tree: Tree, words: str) -> str:
     """The owner of the pool that FPM names in `[pool NAME]`."""
     match = re.search(r"\[pool ([a-z0-9]+)\]", words)
     labels = [label for label in _pools(tree.folder / "staged") if match and label.rpartition(".")[0] == match[1]]
     return labels[0].rpartition(".")[2] if len(labels) == 1 else ""
-
-
-def _masters() -> dict[int, list[int]]:
-    """The process ids of our masters by shard, newest first. Only root's processes count: a title proves nothing."""
-    title = re.compile(rb"^php-fpm: master process \(" + re.escape(FOLDER.encode()) + rb"/shard(\d+)/live\.conf\)")
-    found: dict[int, list[tuple[int, int]]] = {}
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        with suppress(FileNotFoundError, ProcessLookupError):
-            if os.stat(f"/proc/{pid}").st_uid == 0 and (
-                match := title.match(Path(f"/proc/{pid}/cmdline").read_bytes())
-            ):
-                started = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
-                found.setdefault(int(match[1]), []).append((started, int(pid)))
-    return {shard: [pid for _, pid in sorted(group, reverse=True)] for shard, group in found.items()}
-
-
-def _sockets(pid: int) -> dict[str, int]:
-    """Our own descriptors of a master's listening sockets, by the pool NAME.ID they were bound for."""
-    sockets: dict[str, int] = {}
-    try:
-        process = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return {}
-    try:
-        for number in os.listdir(f"/proc/{pid}/fd"):
-            with suppress(OSError):
-                if not os.readlink(f"/proc/{pid}/fd/{number}").startswith("socket:"):
-                    continue
-                ours = _LIBC.syscall(_PIDFD_GETFD, process, int(number), 0)
-                if ours < 0:
-                    raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), f"pidfd_getfd {pid}")
-                label = _bound(ours)
-                if not label or label in sockets:
-                    os.close(ours)
-                else:
-                    sockets[label] = ours
-    except FileNotFoundError:
-        return sockets
-    finally:
-        os.close(process)
-    return sockets
-
-
-def _bound(descriptor: int) -> str:
-    with socket.socket(fileno=os.dup(descriptor)) as listener:
-        name = listener.getsockname() if listener.family == socket.AF_UNIX else ""
-    match = re.fullmatch(re.escape(pool.PRIVATE) + r"/(.+)\.sock", name) if isinstance(name, str) else None
-    return match[1] if match else ""
-
-
-def _hand_over(machine: Machine, shard: int, wanted: set[str]) -> None:
-    """Starts a master for `wanted` on the sockets of the running one, then has all older ones finish and end.
-
-    Raises Temporary if the new one does not start; the old one then serves on.
-    """
-    old = _masters().get(shard, [])
-    if wanted:
-        account = pwd.getpwnam("www-data")
-        with ExitStack() as stack:
-            given = _sockets(old[0]) if old else {}
-            for descriptor in given.values():
-                stack.callback(os.close, descriptor)
-            passed = {}
-            for label in sorted(wanted):
-                if label in given and os.path.exists(f"{pool.PUBLIC}/{label.rpartition('.')[0]}.sock"):
-                    passed[label] = given[label]
-                else:
-                    passed[label] = stack.enter_context(pool.bind(label, (account.pw_uid, account.pw_gid))).fileno()
-            inherited = ",".join(f"{pool.PRIVATE}/{label}.sock={number}" for label, number in passed.items())
-            command = [_binary(), *_OPTIONS, "-D", "-y", f"{FOLDER}/shard{shard}/live.conf"]
-            machine.runner.run(command, fds=list(passed.values()), env={"FPM_SOCKETS": inherited}).check(Temporary)
-    for pid in old:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGQUIT)
