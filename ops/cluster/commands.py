@@ -5,25 +5,18 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from . import birth, kernel, network
-from .names import CHECKOUT, KEEPER, VIRTUAL, Fault, Lab, address_of, in_order, kind_of
+from . import birth, equip, kernel, network
+from .names import KEEPER, VIRTUAL, Fault, Lab, address_of, in_order, kind_of, say
 
-SCRIPTS = CHECKOUT / "ops" / "cluster"
 #: How long a machine's processes may take to end.
 END_SECONDS = 20.0
 #: How long `down` waits for this machine's init to take the keeper off the process list; some take their time.
 REAP_SECONDS = 2.0
-
-
-def say(text: str) -> None:
-    """Progress goes to stderr: stdout is for what was asked."""
-    print(f"lab: {text}", file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -67,14 +60,6 @@ def _pid(lab: Lab, machine: str) -> int:
     return pids[machine]
 
 
-def inside(pid: int, command: list[str]) -> list[str]:
-    """The command line that runs `command` in the machine; it dies with the caller."""
-    enter = ["nsenter", "-t", str(pid), "-m", "-u", "-i", "-n", "-p", "--", "setpriv", "--pdeathsig", "KILL"]
-    variables = {"PATH": birth.PATH, "HOME": "/root", "USER": "root", "LANG": "C.UTF-8"}
-    variables["TERM"] = os.environ.get("TERM", "dumb")
-    return [*enter, "env", "-i", "-C", str(CHECKOUT), *(f"{k}={v}" for k, v in variables.items()), *command]
-
-
 def up(lab: Lab, nodes: int, bare: bool, disk: bool) -> None:
     """Makes manager, client and nodes. Killed half way, it leaves only an empty folder."""
     if nodes < 1:
@@ -98,10 +83,10 @@ def _make(lab: Lab, wanted: list[str], bare: bool, disk: bool) -> None:
     try:
         pids = _born(lab, wanted, errors)
         network.wire(pids, set(wanted))
-        _write_hosts(pids)
-        _direct(pids["manager"])
+        equip.write_hosts(pids)
+        equip.direct(pids["manager"])
         say(f"lab '{lab.name}': {len(wanted)} machines in {time.monotonic() - began:.2f} s")
-        failed = [] if bare else _start_all(lab, pids)
+        failed = [] if bare else equip.start_all(lab, pids)
         line.sendall(b"go")
         # End of file: the keeper has taken its name and no longer depends on us.
         line.recv(1)
@@ -122,71 +107,6 @@ def _born(lab: Lab, wanted: list[str], errors: list[str]) -> dict[str, int]:
         why = "; ".join(errors) or "it died without a word"
         raise Fault(f"{', '.join(missing) or 'a machine'} did not start: {why}. try: ops/lab check")
     return {machine: pid for machine, pid in pids.items() if machine != KEEPER}
-
-
-def _write_hosts(pids: dict[str, int]) -> None:
-    lines = ["127.0.0.1 localhost", "::1 localhost", f"{VIRTUAL} vip"]
-    lines += [f"{address_of(machine)} {machine}" for machine in sorted(pids, key=in_order)]
-    for pid in pids.values():
-        Path(f"/proc/{pid}/root/etc/hosts").write_text("\n".join(lines) + "\n")
-
-
-def _direct(manager: int) -> None:
-    done = subprocess.run(
-        inside(manager, [str(SCRIPTS / "director-routes")]), capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        say(f"warning: the manager cannot be a director with transparent source here: {done.stderr.strip()}")
-
-
-def _start_all(lab: Lab, pids: dict[str, int]) -> list[str]:
-    """Starts onehost in these machines, the manager first: it makes what a node joins with. Returns what failed."""
-    manager = {name: pid for name, pid in pids.items() if name == "manager"}
-    failed = _run_hooks(lab, manager)
-    rest = {name: pid for name, pid in pids.items() if name not in manager}
-    # A node that was a member before boots without the manager, too.
-    if source := lab.running().get("manager"):
-        for machine, pid in rest.items():
-            _carry_credentials(source, machine, pid)
-    return failed + _run_hooks(lab, rest)
-
-
-def _carry_credentials(manager: int, machine: str, pid: int) -> None:
-    """What an operator does once: brings a node its settings and its broker password, a client the nodes' keys."""
-    if kind_of(machine) == "client":
-        shutil.copy(f"/proc/{manager}/root/etc/onehost/known_hosts", f"/proc/{pid}/root/etc/ssh/ssh_known_hosts")
-    source = Path(f"/proc/{manager}/root/etc/onehost/nodes/{machine}")
-    if kind_of(machine) == "node" and not source.exists():
-        # One node more than `up` made: it is added to the cluster first.
-        joining = [
-            str(CHECKOUT / ".venv/bin/python"),
-            str(SCRIPTS / "join.py"),
-            f"{machine}={address_of(machine)}=web,ssh,ftp",
-        ]
-        subprocess.run(inside(manager, joining), check=True)
-    if source.exists():
-        shutil.copytree(source, f"/proc/{pid}/root/etc/onehost", dirs_exist_ok=True)
-
-
-def _run_hooks(lab: Lab, pids: dict[str, int]) -> list[str]:
-    """Runs each machine's boot script, all at once; returns what failed."""
-    script = 'exec "$0" "$@" >>/var/log/lab-boot.log 2>&1 </dev/null'
-    nodes = [f"{m}={address_of(m)}=web,ssh,ftp" for m in sorted(lab.running(), key=in_order) if m.startswith("node")]
-    joining = ["manager=10.77.0.1=storage,director", *nodes]
-    running = {}
-    for machine, pid in pids.items():
-        kind = kind_of(machine)
-        arguments = joining if kind == "manager" else []
-        running[machine] = subprocess.Popen(inside(pid, ["sh", "-c", script, str(SCRIPTS / "boot"), kind, *arguments]))
-    failed = []
-    for machine, process in running.items():
-        if process.wait():
-            log = Path(f"/proc/{pids[machine]}/root/var/log/lab-boot.log").read_text(errors="replace")
-            last = "\n  ".join(log.splitlines()[-15:])
-            failed.append(
-                f"{machine}: ops/cluster/boot ended with {process.returncode}, /var/log/lab-boot.log:\n  {last}"
-            )
-    return failed
 
 
 def down(lab: Lab) -> None:
@@ -232,7 +152,7 @@ def _refuse_mounts(lab: Lab) -> None:
 
 def execute(lab: Lab, machine: str, command: list[str]) -> None:
     """Becomes `command` in the machine; does not return."""
-    arguments = inside(_pid(lab, machine), command or ["bash"])
+    arguments = equip.inside(_pid(lab, machine), command or ["bash"])
     os.execvp(arguments[0], arguments)
 
 
@@ -257,10 +177,10 @@ def boot(lab: Lab, machine: str, wipe: bool, bare: bool) -> None:
         errors = birth.add(lab, lab.running()[KEEPER], machine, wipe)
         pids = _born(lab, [machine], errors)
         network.wire(pids, {machine})
-        _write_hosts(pids)
+        equip.write_hosts(pids)
         if machine == "manager":
-            _direct(pids[machine])
-        failed = [] if bare else _start_all(lab, {machine: pids[machine]})
+            equip.direct(pids[machine])
+        failed = [] if bare else equip.start_all(lab, {machine: pids[machine]})
     if failed:
         raise Fault("\n".join(failed))
     say(f"{machine} is up")
@@ -272,8 +192,8 @@ def reboot(lab: Lab, machine: str, bare: bool) -> None:
         pid = _pid(lab, machine)
         # kill -1 spares the caller and PID 1; again until nothing forks any more.
         sweep = "while kill -9 -1 2>/dev/null; do :; done; find /run /tmp -mindepth 1 -delete; mkdir -m 1777 /run/lock"
-        subprocess.run(inside(pid, ["sh", "-c", sweep]), check=True)
-        failed = [] if bare else _start_all(lab, {machine: pid})
+        subprocess.run(equip.inside(pid, ["sh", "-c", sweep]), check=True)
+        failed = [] if bare else equip.start_all(lab, {machine: pid})
     if failed:
         raise Fault("\n".join(failed))
     say(f"{machine} is up again")

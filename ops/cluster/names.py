@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,11 @@ KEEPER = "keeper"
 
 class Fault(Exception):
     """An error for the person at the terminal: what, why, and what to try."""
+
+
+def say(text: str) -> None:
+    """Progress goes to stderr: stdout is for what was asked."""
+    print(f"lab: {text}", file=sys.stderr, flush=True)
 
 
 def kind_of(machine: str) -> str:
