@@ -19,13 +19,13 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from ...models.errors import HostError, Permanent, Temporary
-from . import files
+from . import document_roots, files
 from .machine import Machine
 
 HOME = "/home"
@@ -39,11 +39,6 @@ WWW_DATA = 33
 #: A home is measured no longer than this, in seconds.
 WALK_SECONDS = 900.0
 _TRASHED = re.compile(r"^[a-z0-9]+\.\d+\.(\d{8}T\d{6})Z(?:\.\d+)?$")
-_PLACEHOLDER = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>Ready</title>
-<body><h1>This site is ready.</h1><p>Its owner has not put any pages here yet.</p></body></html>
-"""
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 
 
 class Homes:
@@ -89,7 +84,7 @@ class Homes:
         if document_root is not None:
             web = making / "home" / document_root
             web.mkdir(parents=True)
-            files.fresh(web / "index.html", _PLACEHOLDER)
+            files.fresh(web / "index.html", document_roots.PAGE)
             chown(web / "index.html", uid, www)
             for folder in [web, *web.parents]:
                 if folder == making / "home":
@@ -121,14 +116,14 @@ class Homes:
         place = f"document root /home/{name}/home/{document_root}"
         parts = Path(document_root).parts
         try:
-            handle = os.open(self.folder / name / "home", _FOLDER)
+            handle = os.open(self.folder / name / "home", document_roots.FOLDER)
         except FileNotFoundError:
             return "missing"
         except PermissionError:
             return "hidden"
         try:
             for number, part in enumerate(parts, 1):  # noqa: B007 - used where the walk ends
-                below = os.open(part, _FOLDER, dir_fd=handle)
+                below = os.open(part, document_roots.FOLDER, dir_fd=handle)
                 os.close(handle)
                 handle = below
             return "folder"
@@ -179,13 +174,15 @@ class Homes:
         """Makes a folder in an existing home, with a placeholder `page` or without, with the account's own rights."""
         self._make_roots(name, uid, gid, [document_root], page)
 
-    def _make_roots(self, name: str, uid: int, gid: int, document_roots: Sequence[str], page: bool = True) -> None:
+    def _make_roots(self, name: str, uid: int, gid: int, wanted: Sequence[str], page: bool = True) -> None:
         home, www, chown = self.folder / name / "home", www_data(), self.machine.runner.chown
 
         def work() -> None:
-            for document_root in document_roots:
-                handle = os.open(home, _FOLDER)
-                _make_root(handle, Path(document_root).parts, page, lambda folder: chown(folder, -1, www))
+            for document_root in wanted:
+                try:
+                    document_roots.make(home, document_root, page, lambda folder: chown(folder, -1, www))
+                except OSError as error:
+                    raise Permanent(f"{home}/{document_root} cannot be made: {error.strerror}") from error
 
         self.machine.runner.as_user(uid, gid, [www], work)
 
@@ -203,7 +200,7 @@ class Homes:
         """Makes a folder for PHP's sessions in an existing home, with the account's rights; what is there stays."""
 
         def work() -> None:
-            tmp = os.open(self.folder / name / "tmp", _FOLDER)
+            tmp = os.open(self.folder / name / "tmp", document_roots.FOLDER)
             try:
                 with suppress(FileExistsError):
                     os.mkdir("sessions", 0o700, dir_fd=tmp)
@@ -248,31 +245,6 @@ class Homes:
                 shutil.rmtree(place)
                 gone.append(place.name)
         return gone
-
-
-def _make_root(handle: int, parts: Sequence[str], page: bool, give: Callable[[int], None]) -> None:
-    """Makes folders below an open one, which it closes, and a `page` in the last of them if it is new."""
-    made = False
-    try:
-        for part in parts:
-            try:
-                os.mkdir(part, 0o700, dir_fd=handle)
-                made = True
-            except FileExistsError:
-                made = False
-            below = os.open(part, _FOLDER, dir_fd=handle)
-            os.close(handle)
-            handle = below
-            if made:
-                give(handle)
-                os.fchmod(handle, 0o2750)
-        if made and page:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-            with os.fdopen(os.open("index.html", flags, 0o644, dir_fd=handle), "w") as placeholder:
-                os.fchmod(placeholder.fileno(), 0o644)
-                placeholder.write(_PLACEHOLDER)
-    finally:
-        os.close(handle)
 
 
 def _whose(owner: int) -> str:

@@ -184,7 +184,7 @@ class Site:
                 if not _SAFE[kind].fullmatch(text):
                     # Users hold hashes, which stand in no message.
                     shown = "is not USER:HASH" if kind == "user" else f"{text!r} cannot stand in a configuration"
-                    raise Permanent(f"{self.domain}: {kind} {shown}")
+                    raise Permanent(f"{self.domain!r}: {kind} {shown}")
         if (self.document_root is None) == (self.redirect is None):
             raise Permanent(f"{self.domain} must have either a document root or a redirect")
 

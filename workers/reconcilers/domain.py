@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from marshmallow import ValidationError
+
 from ...models import names
 from ...models.errors import Permanent, Temporary
 from ..entry import Difference, Entry, Spec, View
@@ -115,8 +117,13 @@ class Domain:
 
 
 def _root(entry: Entry, spec: Spec) -> str | None:
-    """The folder it shows, below the account's; None for a redirect."""
-    return None if spec["redirect"] else spec["document_root"] or names.folder_of(entry.name)
+    """The folder it shows, below the account's; None for a redirect. Raises Permanent if no folder is called so."""
+    if spec["redirect"]:
+        return None
+    try:
+        return names.document_root(spec["document_root"] or names.folder_of(entry.name))
+    except ValidationError as error:
+        raise Permanent(f"document root of domain {entry.name!r} {error.messages[0]}") from error
 
 
 def _require_account(spec: Spec, user: User | None) -> None:

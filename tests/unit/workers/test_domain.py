@@ -173,10 +173,19 @@ def test_folders_of_one_round_are_made_in_one_go_and_fail_alone(host: Host, monk
         KNOWN["domain"].prepare(entry, host, VIEW)
     (home / "e1.example").write_text("came in between")
     KNOWN["domain"].stage(one, host, VIEW)
-    with pytest.raises(OSError, match=r"e1\.example"):
+    with pytest.raises(Permanent, match=r"home/e1\.example cannot be made: Not a directory"):
         KNOWN["domain"].stage(bad, host, VIEW)
     KNOWN["domain"].stage(two, host, VIEW)
     assert (home / "e2.example/index.html").exists()
+
+
+@pytest.mark.parametrize("name", ["..", "../../bert/home/x.example", "evil.example\n", 'a".example', "\u202egro.live"])
+def test_a_name_that_is_no_folder_fails_before_anything_is_made(host: Host, name: str) -> None:
+    apply(host, ACCOUNT)
+    before = sorted(host.homes.folder.rglob("*"))
+    with pytest.raises(Permanent, match="document root of domain"):
+        apply(host, replace(ENTRY, name=name))
+    assert sorted(host.homes.folder.rglob("*")) == before
 
 
 def test_what_cannot_stand_in_a_configuration_fails(host: Host) -> None:

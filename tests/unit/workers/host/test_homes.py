@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -73,6 +74,20 @@ def test_a_document_root_is_made_with_a_page_only_if_it_is_new(homes: Homes) -> 
     (home / "sites/new/index.html").unlink()
     homes.make_root("alice", os.getuid(), os.getgid(), "sites/new")
     assert not (home / "sites/new/index.html").exists()
+
+
+def test_without_room_for_the_page_no_document_root_is_left(homes: Homes) -> None:
+    homes.make("alice", 5, os.getuid(), os.getgid(), None)
+    home, usual = homes.folder / "alice" / "home", resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50, usual[1]))
+    try:
+        with pytest.raises(Permanent, match="alice/home/sites/new cannot be made: File too large"):
+            homes.make_root("alice", os.getuid(), os.getgid(), "sites/new")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    assert homes.root_state("alice", "sites/new") == "missing"
+    homes.make_root("alice", os.getuid(), os.getgid(), "sites/new")
+    assert (home / "sites/new/index.html").read_text().startswith("<!doctype")
 
 
 def test_a_place_for_sessions_in_an_older_home_is_made_and_what_stands_there_is_left(homes: Homes) -> None:
