@@ -19,7 +19,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -235,16 +235,23 @@ class Homes:
         files.sync_folder(self.trash_folder)
         files.sync_folder(self.folder)
 
-    def sweep(self, now: datetime, days: int = RETENTION_DAYS) -> list[str]:
-        """Deletes what has been in the trash for longer than `days`. Returns the names of what went."""
-        gone = []
+    def sweep(self, now: datetime, days: int = RETENTION_DAYS) -> Iterator[str]:
+        """Deletes what has been in the trash for longer than `days`, and gives the names of what went.
+
+        A home that cannot be deleted, as it is in use somewhere, holds up no other; raises OSError at the end.
+        """
+        failed = None
         for place in sorted(self.trash_folder.iterdir()) if self.trash_folder.is_dir() else []:
             match = _TRASHED.match(place.name)
             if match and datetime.strptime(match[1], "%Y%m%dT%H%M%S").replace(tzinfo=UTC) < now - timedelta(days=days):
-                # Safe against links: rmtree works by descriptor and none of these tenants' processes lives.
-                shutil.rmtree(place)
-                gone.append(place.name)
-        return gone
+                try:
+                    shutil.rmtree(place)  # by descriptor: no link leads it out of the home
+                except OSError as error:
+                    failed = error
+                else:
+                    yield place.name
+        if failed:
+            raise failed
 
 
 def _whose(owner: int) -> str:

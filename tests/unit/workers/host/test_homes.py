@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -109,7 +110,7 @@ def test_trashed_twice_in_a_second(homes: Homes) -> None:
         homes.make("alice", 5, os.getuid(), os.getgid(), None)
         homes.trash("alice", 5, NOW)
     assert len(list(homes.trash_folder.iterdir())) == 2
-    assert len(homes.sweep(NOW + timedelta(days=15))) == 2
+    assert len(list(homes.sweep(NOW + timedelta(days=15)))) == 2
 
 
 def test_trash_takes_the_owners_home_alone_and_is_swept_in_time(homes: Homes) -> None:
@@ -122,6 +123,25 @@ def test_trash_takes_the_owners_home_alone_and_is_swept_in_time(homes: Homes) ->
     assert [path.name for path in homes.trash_folder.iterdir()] == ["alice.5.20261124T120000Z"]
     assert oct(homes.trash_folder.stat().st_mode & 0o777) == "0o700"
     (homes.trash_folder / "put here by hand").mkdir()
-    assert homes.sweep(NOW + timedelta(days=13)) == []
-    assert homes.sweep(NOW + timedelta(days=15)) == ["alice.5.20261124T120000Z"]
+    assert list(homes.sweep(NOW + timedelta(days=13))) == []
+    assert list(homes.sweep(NOW + timedelta(days=15))) == ["alice.5.20261124T120000Z"]
     assert [path.name for path in homes.trash_folder.iterdir()] == ["put here by hand"]
+
+
+def test_a_home_in_use_holds_up_no_other_in_the_trash(homes: Homes, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("alice", "bob"):
+        homes.make(name, 5, os.getuid(), os.getgid(), None)
+        homes.trash(name, 5, NOW)
+    real = shutil.rmtree
+
+    def used(place: Path) -> None:
+        if place.name.startswith("alice"):
+            raise OSError(39, "Directory not empty")
+        real(place)
+
+    monkeypatch.setattr(shutil, "rmtree", used)
+    gone = []
+    with pytest.raises(OSError, match="not empty"):
+        for name in homes.sweep(NOW + timedelta(days=15)):
+            gone.append(name)
+    assert gone == ["bob.5.20261124T120000Z"]
