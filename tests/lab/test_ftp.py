@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -231,41 +233,104 @@ def test_passive_at_the_virtual_address(alice: Any, options: tuple[str, ...]) ->
     assert len(served) > 1
 
 
+LEFT_BEHIND = """
+import ftplib, sys
+ftp = ftplib.FTP(sys.argv[1], timeout=20)
+ftp.login(*sys.argv[2:])
+ftp.cwd("/moved")
+print("there", flush=True)
+while "moved" in [each.rpartition("/")[2] for each in ftp.nlst("/")]:
+    pass
+for ask in ("LIST ..", "NLST ..", "NLST ../..", "LIST -a ../../../../..", "NLST", "MLSD ..", "RETR ../secret.txt",
+            "RETR ../../../../../etc/passwd", "LIST -R ..", "CWD ..", "NLST", "NLST .."):
+    said = []
+    try:
+        print(ask, ftp.retrlines(ask, said.append) if ask[:3] != "CWD" else ftp.sendcmd(ask), said)
+    except (ftplib.all_errors) as error:
+        print(ask, error)
+"""
+
+
+def test_a_folder_moved_away_under_a_session_takes_it_nowhere(alice: Any) -> None:
+    """The kernel knows no end for `..` in a folder that is outside of the root: nothing may be asked for in that way."""
+    alice.run(
+        "node1", "bash", "-c", f"cd {HOME}/web && mkdir -p up/moved && echo secret >secret.txt && chown alice: up/moved"
+    )
+    session = alice.start("client", "python3", "-c", LEFT_BEHIND, ADDRESSES[0], "alice.upload", OTHER)
+    assert session.stdout.readline() == "there\n"
+    alice.run("node1", "bash", "-c", f"cd {HOME}/web && mv up/moved out")
+    said = session.communicate(timeout=60)[0]
+    alice.run("node1", "bash", "-c", f"rmdir {HOME}/web/out")
+    print(said)
+    for strange in ("secret", "own.txt", "root:", "passwd'", "usr"):
+        assert strange not in said.replace("secret.txt", "", 1), said
+
+
 RACER = """
-import ctypes, os
+import ctypes, os, sys
 os.chdir("/home/alice/home/web")
-os.symlink("/", "link")
-os.mkdir("raced")
-libc = ctypes.CDLL(None)
+os.makedirs("raced/in", exist_ok=True)
+os.makedirs("trap", exist_ok=True)
+for name in ("raced/inside.txt", "raced/in/inside.txt"):
+    open(name, "w").close()
+for name, target in (("link", sys.argv[1]), ("trap/in", "/etc")):
+    if os.path.islink(name):
+        os.unlink(name)
+    os.symlink(target, name)
+libc, swaps = ctypes.CDLL(None), 0
 print("racing", flush=True)
 while os.path.exists("race"):
     for _ in range(1000):
         libc.renameat2(-100, b"raced", -100, b"link", 2)
+    swaps += 1000
+print(swaps)
 """
+#: How often each login comes while its folder is exchanged.
+LOGINS = int(os.environ.get("ONEHOST_TEST_LOGINS", "30"))
 
 
-def test_a_folder_exchanged_all_the_time_for_a_link_moves_no_lock(alice: Any) -> None:
-    alice.onehost("ftp-login", "create", "alice.raced", "alice", "--folder", "web/race", "--password", "--wait",
-                  stdin=f"{OTHER}\n")  # fmt: skip
-    alice.onehost("ftp-login", "set", "alice.raced", "--folder", "web/raced", "--wait")
-    alice.run("node1", "rmdir", f"{HOME}/web/raced")
+@pytest.fixture(scope="module")
+def raced(alice: Any) -> Iterator[Any]:
+    """Two logins, for a folder and for one below it. Of both `raced` is what the tenant exchanges."""
+    alice.run("node1", "mkdir", "-p", f"{HOME}/web/raced/in")
+    alice.run("node1", "chown", "-R", "alice:", f"{HOME}/web/raced")
+    for login, folder in (("alice.raced", "web/raced"), ("alice.deeper", "web/raced/in")):
+        alice.onehost("ftp-login", "create", login, "alice", "--folder", folder, "--password", "--wait",
+                      stdin=f"{OTHER}\n")  # fmt: skip
+    yield alice
+
+
+@pytest.mark.parametrize(("login", "target"), [("alice.raced", "/"), ("alice.raced", ".."), ("alice.deeper", "trap")])
+def test_a_folder_exchanged_all_the_time_for_a_link_moves_no_lock(raced: Any, login: str, target: str) -> None:
     user = ("setpriv", "--reuid", "alice", "--regid", "alice", "--init-groups")
-    racer = alice.start("node1", *user, "python3", "-c", RACER)
+    raced.run("node1", *user, "mkdir", f"{HOME}/web/race")
+    racer = raced.start("node1", *user, "python3", "-c", RACER, target)
     try:
         assert racer.stdout.readline() == "racing\n"
-        loop = (
-            f"for i in $(seq 60); do curl -s -m 9 -u alice.raced:{OTHER} ftp://{ADDRESSES[0]}/ "
-            "&& echo in || echo out; done"
+        came = f"said=$(curl -s -m 9 -u {login}:{OTHER} ftp://{ADDRESSES[0]}/)"
+        came += " && echo in $(awk '{print $NF}' <<<\"$said\")"
+        seen = Counter(
+            raced.run("client", "bash", "-c", f"for i in $(seq {LOGINS}); do {came} || echo out; done").splitlines()
         )
-        said = alice.run("client", "bash", "-c", loop).split("\n")
     finally:
-        alice.run("node1", "rmdir", f"{HOME}/web/race")
-        racer.communicate(timeout=30)
-    assert {"in", "out"} <= set(said)
-    assert not [line for line in said if line.endswith(" etc")]
-    # It holds because of how ProFTPD was started, not because of luck.
+        raced.run("node1", "rmdir", f"{HOME}/web/race")
+        swaps = racer.communicate(timeout=30)[0]
+        raced.run(
+            "node1",
+            "bash",
+            "-c",
+            f"cd {HOME}/web && if test -L raced; then mv -T raced x && mv -T link raced && mv x link; fi",
+        )
+    print(f"{login} -> {target}: {dict(seen)}, {swaps.strip()} swaps")
+    own = "in inside.txt" if login == "alice.deeper" else "in in inside.txt"
+    assert set(seen) == {own, "out"} and sum(seen.values()) == LOGINS
+
+
+def test_the_kernel_holds_the_lock(alice: Any) -> None:
+    """It holds because of how ProFTPD was started and what a login may not see, not because of luck."""
     mounts = alice.run("node1", "bash", "-c", "grep ' /home ' /proc/$(cat /run/proftpd.pid)/mountinfo")
     assert "nosymfollow" in mounts.splitlines()[-1]
+    assert alice.run("node1", "stat", "-c", "%U %a", "/etc/onehost/ftp/roots") == "root 700\n"
 
 
 def test_removal(alice: Any) -> None:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
-from .ftp import PASSIVE_PORTS
+from .proftpd import PASSIVE_PORTS
 
 #: HAProxy's own limit.
 MAX_WEIGHT = 256

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,6 +53,35 @@ def test_rows(ftp: Ftp) -> None:
         f"alice.upload:{HASH}:20005:19997:onehost 6 20005:/home/alice/home/web/up:/bin/false",
     ]
     assert ftp.machine.path("/etc/onehost/ftp/users").stat().st_mode & 0o777 == 0o640
+
+
+def roots(ftp: Ftp) -> dict[str, str]:
+    folder = ftp.machine.path("/etc/onehost/ftp/roots")
+    assert folder.stat().st_mode & 0o777 == 0o700
+    return {each.name: os.readlink(each) for each in folder.iterdir()}
+
+
+def test_each_login_is_led_to_its_folder_by_a_link_of_roots_own(ftp: Ftp) -> None:
+    apply(ftp, UPLOAD, ALICE)
+    assert roots(ftp) == {"alice": "/home/alice/home", "alice.upload": "/home/alice/home/web/up"}
+    apply(ftp, replace(UPLOAD, folder="web/other"))
+    ftp.drop(5)
+    ftp.switch()
+    assert roots(ftp) == {"alice.upload": "/home/alice/home/web/other"}
+
+
+def test_another_hand_at_a_link_is_found_and_put_back(ftp: Ftp) -> None:
+    apply(ftp, UPLOAD, ALICE)
+    both = frozenset({5, 6})
+    assert ftp.check(both, frozenset()) == []
+    folder = ftp.machine.path("/etc/onehost/ftp/roots")
+    (folder / "alice").unlink()
+    (folder / "alice").symlink_to("/")
+    (folder / "mallory").symlink_to("/")
+    folder.chmod(0o755)
+    assert {each.path.rpartition("/")[2] for each in ftp.check(both, frozenset())} == {"alice", "mallory", "roots"}
+    ftp.recover()
+    assert ftp.check(both, frozenset()) == []
 
 
 def test_what_is_written_is_read_back_by_another_process(ftp: Ftp) -> None:
