@@ -81,6 +81,8 @@ class Manager:
     grace_seconds: float = 30.0
     #: Seconds without a beat after which a node counts as offline.
     offline_after_seconds: float = 15.0
+    #: Days after which a dead letter that was retried or dropped leaves the store; its events stay. 0: never.
+    dead_kept_days: int = 90
     #: Unix socket of the supervisor that keeps relay and audit; empty: the usual place, where there is one.
     supervisor: str = ""
     #: Ports on 127.0.0.1 where the relay and the audit process tell their numbers; 0: nowhere.

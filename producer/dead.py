@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from ..broker_config import routing
 from ..broker_config.consumer import Delivery
@@ -29,6 +29,8 @@ PAGE = 50
 FLOOD, SHORT_BYTES = 10_000, 1000
 #: Letters that one turn of the audit process takes in again.
 AGAIN_AT_ONCE = 100
+#: Letters that one turn of the audit process forgets: others wait for its transaction.
+FORGOTTEN_AT_ONCE = 1000
 #: Letters read for one page of a bulk command.
 ALL_AT_ONCE = 1000
 KEPT, RETRYING, RETRIED, DROPPED = "kept", "retrying", "retried", "dropped"
@@ -246,3 +248,15 @@ def taken_in(connection: Connection, dead_id: int, *, refused: bool, now: dateti
     state = KEPT if refused else RETRIED
     connection.execute(update(Dead).where(Dead.id == dead_id, Dead.state == RETRYING)
                        .values(state=state, state_at=now))  # fmt: skip
+
+
+# ---- forgotten
+
+
+def forget(connection: Connection, before: datetime) -> int:
+    """Removes letters that were retried or dropped before then, at most FORGOTTEN_AT_ONCE. Gives how many.
+
+    What nobody has decided on stays, and so do the events of all of them.
+    """
+    old = select(Dead.id).where(Dead.state.in_((RETRIED, DROPPED)), Dead.state_at < before).limit(FORGOTTEN_AT_ONCE)
+    return connection.execute(delete(Dead).where(Dead.id.in_(old))).rowcount

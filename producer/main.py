@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Sequence
+from datetime import timedelta
 from functools import partial
 
 from sqlalchemy import Engine
@@ -43,6 +44,8 @@ LOOK_BACK_SECONDS = 60.0
 LATE_SECONDS = 5.0
 #: How often dead letters are looked at that somebody retries, in seconds.
 AGAIN_SECONDS = 2.0
+#: How often dead letters are looked at that are to be forgotten, in seconds; at once again while there are more.
+FORGET_SECONDS = 3600.0
 #: How often it is looked whether somebody has begun a grace time, in seconds: one look into a small index.
 GRACE_LOOK_SECONDS = 5.0
 
@@ -68,7 +71,7 @@ def run_audit(settings: Manager) -> None:
     with sole(engine, "audit", stop) as held:
         if held:
             presence = Presence(settings.offline_after_seconds)
-            duties = Duties(engine, presence)
+            duties = Duties(engine, presence, dead_kept_days=settings.dead_kept_days)
             audit = Audit(engine, presence)
             missing = Repair(engine, "audit", partial(_make_fit, settings, engine))
             look = Look(missing)
@@ -102,17 +105,19 @@ def _reach(engine: Engine) -> None:
 
 
 class Duties:
-    """What the audit process does by the clock: seal, judge silence, end what is overdue."""
+    """What the audit process does by the clock: seal, judge silence, end what is overdue, forget what is over."""
 
-    def __init__(self, engine: Engine, presence: Presence) -> None:
+    def __init__(self, engine: Engine, presence: Presence, *, dead_kept_days: int = 0) -> None:
         self._engine = engine
         self._presence = presence
+        self._dead_kept_days = dead_kept_days
         self._audit = Audit(engine, presence)
         self._looked_back_at = -LOOK_BACK_SECONDS
         self._has_sealed = False
         self._expired_at = 0.0
         self._grace_at = 0.0
         self._again_at = 0.0
+        self._forgot_at = -FORGET_SECONDS
 
     def run(self, stop: threading.Event) -> None:
         """Each second, until `stop`."""
@@ -137,6 +142,8 @@ class Duties:
         if time.monotonic() - self._again_at > AGAIN_SECONDS:
             self._again_at = time.monotonic()
             self._take_in_again()
+        if self._dead_kept_days and time.monotonic() - self._forgot_at > FORGET_SECONDS:
+            self._forget()
 
     def _seal(self) -> None:
         """Seals what is new; now and then what has come late."""
@@ -170,6 +177,13 @@ class Duties:
             refused = bool(self._audit.store([delivery]))
             with writing(self._engine) as connection:
                 dead.taken_in(connection, dead_id, refused=refused, now=time_now())
+
+    def _forget(self) -> None:
+        """Old dead letters that somebody has decided on; one batch a turn."""
+        with writing(self._engine) as connection:
+            count = dead.forget(connection, time_now() - timedelta(days=self._dead_kept_days))
+        if count < dead.FORGOTTEN_AT_ONCE:
+            self._forgot_at = time.monotonic()
 
 
 class _Said:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 
 from onehost.broker_config import routing
 from onehost.broker_config.consumer import Consumer, Delivery
@@ -17,6 +18,7 @@ from onehost.broker_config.letters import Letter
 from onehost.broker_config.management import Management
 from onehost.broker_config.publisher import Publisher
 from onehost.models import settings, wire
+from onehost.models.moment import now
 from onehost.models.store import Action, Dead, connect, reading, writing
 from onehost.producer import EventFilter, dead, main
 from onehost.producer.audit import QUEUES, Audit
@@ -195,6 +197,27 @@ def test_a_flood_does_not_fill_the_store(store: Store, monkeypatch: pytest.Monke
     with reading(store.engine) as connection:
         kept = connection.execute(select(Dead.body).order_by(Dead.id)).scalars().all()
     assert [len(body) for body in kept] == [5000] * 4 + [dead.SHORT_BYTES]
+
+
+def test_old_letters_that_were_decided_on_are_forgotten_and_their_events_stay(store: Store) -> None:
+    for number in range(3):
+        store.say(Delivery("onehost.dead", "ack.w1.account", "node-w1", str(number), b"x%d" % number, False, {}))
+    long_ago = now() - timedelta(days=91)
+    with writing(store.engine) as connection:
+        ids = connection.execute(select(Dead.id).order_by(Dead.id)).scalars().all()
+        for dead_id in ids[1:]:
+            dead.drop(connection, dead_id, "root", now())
+        connection.execute(update(Dead).where(Dead.id != ids[2]).values(at=long_ago, state_at=long_ago))
+    before = kinds(store.onehost)
+    Duties(store.engine, Presence(15.0)).once()
+    with reading(store.engine) as connection:
+        assert len(dead.letters(connection, dead.DeadFilter())) == 3, "nothing is forgotten unless it is said"
+
+    Duties(store.engine, Presence(15.0), dead_kept_days=90).once()
+    with reading(store.engine) as connection:
+        left = dead.letters(connection, dead.DeadFilter())
+    assert [(each["id"], each["state"]) for each in left] == [(ids[2], "dropped"), (ids[0], "kept")]
+    assert kinds(store.onehost) == before
 
 
 @pytest.mark.broker
