@@ -93,8 +93,8 @@ class WelcomeSchema(Schema):
     #: The same of earlier epochs that the hello named.
     kept = _tuples(2, load_default=list)
     lacking = _tuples(2, load_default=list)
-    #: The brake, as it is now; None: a manager that knows none.
-    is_paused = field.Boolean(load_default=None, allow_none=True)
+    #: The brake, as it is now.
+    is_paused = field.Boolean(required=True)
 
 
 class CoverSchema(Schema):
@@ -225,7 +225,7 @@ class HelloSchema(Schema):
     last = _whole(load_default=0)
     buckets = field.List(_whole(), load_default=None, allow_none=True)
     rows = _tuples(3, load_default=list)
-    #: The highest number of each kind (uid) that this node was ever given; None: a worker that does not keep them.
+    #: The highest number of each kind (uid) that this node was ever given; stands beside the digest.
     highest = field.Dict(keys=_text(40), values=_whole(), load_default=None, allow_none=True,
                          validate=validate.Length(max=MAX_KEYS))  # fmt: skip
     #: Names of what a cover called orphans; such a hello lists no buckets.
@@ -233,8 +233,8 @@ class HelloSchema(Schema):
 
     @validates_schema
     def _check(self, data: Mapping[str, Any], **more: Any) -> None:
-        if data.get("buckets") is None and not data.get("digest"):
-            raise ValidationError("a hello has a digest, or lists buckets")
+        if data.get("buckets") is None and not (data.get("digest") and data.get("highest") is not None):
+            raise ValidationError("a hello has a digest and its highest numbers, or lists buckets")
 
 
 class BeatSchema(Schema):
@@ -252,8 +252,8 @@ class BeatSchema(Schema):
     open = _whole(load_default=0)
     failed = _whole(load_default=0)
     held = _whole(load_default=0)
-    #: The number of the newest acknowledgement of this epoch; None: an earlier worker.
-    last = _whole(load_default=None, allow_none=True)
+    #: The number of the newest acknowledgement of this epoch.
+    last = _whole(required=True)
     rounds = _whole(load_default=0)
     signals = field.Dict(keys=_text(MAX_WORD), values=_whole(), load_default=dict,
                          validate=validate.Length(max=MAX_KEYS))  # fmt: skip

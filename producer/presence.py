@@ -208,7 +208,7 @@ class Presence:
 
 def _has_gap(connection: Connection, node: Node, beat: wire.Letter) -> bool:
     """Whether a number that the node gave out in its present life is missing here."""
-    which = (NodeStatus.node_id == node.id, NodeStatus.epoch == beat["epoch"], NodeStatus.acked < (beat["last"] or 0))
+    which = (NodeStatus.node_id == node.id, NodeStatus.epoch == beat["epoch"], NodeStatus.acked < beat["last"])
     return connection.execute(select(NodeStatus.node_id).where(*which)).first() is not None
 
 
@@ -222,7 +222,7 @@ def _on_its_way(connection: Connection, node: Node, beat: wire.Letter) -> str:
     if connection.execute(select(Placement.resource_id).where(*which).limit(1)).first() is None:
         return ""
     unsent = connection.execute(select(Placement.resource_id).where(*which, Placement.sent < Placement.wanted).limit(1))
-    if beat["last"] is None or unsent.first():
+    if unsent.first():
         return LETTERS
     status = connection.execute(
         select(NodeStatus.epoch, NodeStatus.acked).where(NodeStatus.node_id == node.id)

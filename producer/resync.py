@@ -51,7 +51,7 @@ def _report(connection: Connection, node_id: int, hello: wire.Letter, now: datet
     life, highest = numbers.incarnation(connection), hello["highest"]
     which = NodeStatus.node_id == node_id
     row = connection.execute(select(NodeStatus.reported, NodeStatus.epoch, NodeStatus.acked).where(which)).one()
-    if row.reported == life or highest is None:
+    if row.reported == life:
         return
     for kind in set().union(*(noun.number_kinds for noun in nouns.nouns().values())) & highest.keys():
         numbers.at_least(connection, kind, highest[kind])

@@ -79,8 +79,7 @@ class Sync:
         self.look()
 
     def _welcome(self, letter: wire.Letter) -> None:
-        if letter["is_paused"] is not None:
-            self._ledger.brake.put(letter["is_paused"])
+        self._ledger.brake.put(letter["is_paused"])
         for epoch, up_to in (letter["have"], *letter["kept"]):
             self._ledger.outgoing.forget(epoch, up_to)
         self._ledger.outgoing.publish_again((epoch, number) for epoch, number in letter["lacking"])

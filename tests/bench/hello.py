@@ -162,7 +162,7 @@ class Said:
     def __init__(self, crowd: Crowded) -> None:
         self.audit = Audit(crowd.onehost.engine, Presence(60.0))
         self.numbers: dict[str, int] = {}
-        beats = [self._delivery(name, {"form": "beat", "epoch": 7, "at": time.time(), "synced": True})
+        beats = [self._delivery(name, {"form": "beat", "epoch": 7, "last": 0, "at": time.time(), "synced": True})
                  for name in crowd.names]  # fmt: skip
         self.audit.store(beats)
 

@@ -66,7 +66,8 @@ class Store:
         return Delivery("onehost.audit", f"ack.{node}.account", sender, "m", data, False)
 
     def beat(self, node: str, epoch: int = EPOCH, **more: Any) -> Delivery:
-        return self.letter(node, {"form": "beat", "epoch": epoch, "at": time.time(), "synced": True, **more})
+        said = {"form": "beat", "epoch": epoch, "last": self.numbers.get(node, 0), "at": time.time(), "synced": True}
+        return self.letter(node, said | more)
 
     def acked(self, node: str, resource_id: int, generation: int, outcome: str = "applied", *, epoch: int = EPOCH,
               number: int | None = None, reason: str = "", user: str | None = None,

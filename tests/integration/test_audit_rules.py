@@ -211,7 +211,8 @@ def test_a_newer_generation_counts_older_jobs_as_superseded(store: Store) -> Non
 
 
 def hello(store: Store, node: str, **more: Any) -> None:
-    body = {"form": "hello", "hello": "h1", "epoch": EPOCH, "incarnation": 0, "digest": Digest().text(), **more}
+    body = {"form": "hello", "hello": "h1", "epoch": EPOCH, "incarnation": 0, "digest": Digest().text(),
+            "highest": {}, **more}  # fmt: skip
     assert store.say(store.letter(node, body)) == []
     with writing(store.engine) as connection:
         for row in connection.execute(select(Hello).order_by(Hello.id)).all():

@@ -83,7 +83,7 @@ def hello(store: Store, digest: Digest, **more: Any) -> list[wire.Letter]:
     """What w1 is answered."""
     node_id = store.id("node", "w1")
     body = {"form": "hello", "node": "w1", "hello": "h", "epoch": EPOCH, "incarnation": 0}
-    letter = wire.decode(wire.encode(**body | (more or {"digest": digest.text()})))
+    letter = wire.decode(wire.encode(**body | (more or {"digest": digest.text(), "highest": {}})))
     with writing(store.engine) as connection:
         resync.answer(connection, node_id, letter, now())
         found = connection.execute(select(Action).where(Action.node_id == node_id).order_by(Action.id)).all()

@@ -22,9 +22,11 @@ ACK = {
     "form": "ack", "node": "web1", "epoch": 5, "number": 1, "incarnation": 0, "id": 7, "noun": "account",
     "name": "alice", "generation": 3, "outcome": "applied", "at": 1.5,
 }  # fmt: skip
-HELLO = {"form": "hello", "node": "web1", "hello": "h", "epoch": 5, "incarnation": 0, "digest": Digest().text()}
-BEAT = {"form": "beat", "node": "web1", "epoch": 5, "at": 1.0}
-WELCOME = {"form": "welcome", "node": "web1", "hello": "h", "incarnation": 0, "differing": [1], "have": [5, 2]}
+HELLO = {"form": "hello", "node": "web1", "hello": "h", "epoch": 5, "incarnation": 0, "digest": Digest().text(),
+         "highest": {"uid": 20001}}  # fmt: skip
+BEAT = {"form": "beat", "node": "web1", "epoch": 5, "last": 0, "at": 1.0}
+WELCOME = {"form": "welcome", "node": "web1", "hello": "h", "incarnation": 0, "differing": [1], "have": [5, 2],
+           "is_paused": False}  # fmt: skip
 COVER = {"form": "cover", "node": "web1", "hello": "h", "buckets": [1], "wanted": [[7, 3]]}
 QUESTION = {
     "form": "question", "node": "web1", "question": "q", "asker": "a1", "id": 7, "noun": "account", "name": "alice",
@@ -78,7 +80,8 @@ HOSTILE = {
     "a thousand differences": bytes_of(ACK, difference={str(n): "" for n in range(1000)}),
     "half a digest": bytes_of(HELLO, digest="0" * 10), "a digest of words": bytes_of(HELLO, digest="x" * 4096),
     "a signed digest": bytes_of(HELLO, digest=("+" + "0" * 15) * 256),
-    "no digest": bytes_of(HELLO, digest=""), "ranges of two": bytes_of(HELLO, held=[[1, 2]]),
+    "no digest": bytes_of(HELLO, digest=""), "no highest": bytes_of(HELLO, highest=None),
+    "ranges of two": bytes_of(HELLO, held=[[1, 2]]),
     "ranges of nothing": bytes_of(HELLO, held=[[]]), "range of text": bytes_of(HELLO, held=[["1", 2, 3]]),
     "rows of two": bytes_of(HELLO, buckets=[1], rows=[[1, 2]]), "have of one": bytes_of(WELCOME, have=[1]),
     "lacking of three": bytes_of(WELCOME, lacking=[[1, 2, 3]]), "wanted of one": bytes_of(COVER, wanted=[[1]]),

@@ -62,7 +62,7 @@ def test_letters_of_the_hello_exchange_reach_it(node: Node) -> None:
     node.receiver.store([delivery(wire.encode(form="hail", node="web1"))])
     (said,) = node.sync.to_say()
     node.receiver.store([delivery(wire.encode(form="welcome", node="web1", hello=said["hello"], incarnation=0,
-                                              differing=[], have=[0, 0]))])  # fmt: skip
+                                              differing=[], have=[0, 0], is_paused=False))])  # fmt: skip
     assert node.sync.synced.is_set()
 
 

@@ -34,7 +34,7 @@ def hello(sync: Sync) -> dict[str, Any]:
 
 def welcome(said: dict[str, Any], differing: list[int], **more: Any) -> wire.Letter:
     body = {"form": "welcome", "node": "web1", "hello": said["hello"], "incarnation": 0, "differing": differing,
-            "have": [0, 0], **more}  # fmt: skip
+            "have": [0, 0], "is_paused": False, **more}  # fmt: skip
     return wire.decode(wire.encode(**body))
 
 
