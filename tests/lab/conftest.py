@@ -73,6 +73,15 @@ class Lab:
         states = [node["state"] for node in status["nodes"]]
         return not status["placements_open"] and not status["jobs_running"] and set(states) == {"online"}
 
+    def rounds(self, machine: str) -> dict[str, int]:
+        """Rounds of a machine's worker so far, and in how many of them each daemon was told of its files."""
+        lines = self.run(machine, "grep", '"action": "round"', "/var/log/onehost/worker.log", check=False).splitlines()
+        counts = {"rounds": len(lines)}
+        for phase in (phase for line in lines for phase in json.loads(line)["seconds"]):
+            if phase.startswith("signal ") and phase != "signal users":  # no daemon is told about users
+                counts[phase.removeprefix("signal ")] = counts.get(phase.removeprefix("signal "), 0) + 1
+        return counts
+
     def holds(self, node: str) -> dict[str, dict[str, int]]:
         """What a node really has, read from its own files: users, sites and pools, each name to owner id."""
         return self.python(node, """
