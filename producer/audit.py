@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Executable, and_, insert, select, update
+from sqlalchemy import Connection, Engine, and_, insert, select, update
 
 from ..broker_config import routing
 from ..broker_config.consumer import Delivery
@@ -21,7 +21,20 @@ from ..models.canonical import canonical
 from ..models.crash import crash_point
 from ..models.metrics import SIZES, Tally
 from ..models.moment import now as time_now
-from ..models.store import Event, Hello, NodeStatus, Placement, bells, digests, pipelined, retried, together, writing
+from ..models.store import (
+    Event,
+    Hello,
+    NodeStatus,
+    Placement,
+    Reading,
+    answers,
+    bells,
+    digests,
+    pipelined,
+    retried,
+    together,
+    writing,
+)
 from . import actions, claims, counting, metrics, stages, traffic, usage
 from . import dead as dead_letters
 from .counting import Change, shortened
@@ -112,19 +125,18 @@ def _hellos(connection: Connection, letters: Iterable[tuple[Node, wire.Letter]],
 
 
 def _acknowledgements(connection: Connection, acks: Sequence[tuple[Node, wire.Letter]], now: datetime) -> None:
-    taken, next_ones = _new_ones(connection, acks)
+    if not acks:
+        return
+    numbers, floors, places, jobs = _around(connection, acks)
+    known = {(row.n, row.e, row.num) for row in numbers}
+    taken = _new_ones(acks, known)
     new = [(node, ack) for node, ack in taken if ack["action"] is None]
     if of_actions := [(node, ack) for node, ack in taken if ack["action"] is not None]:
         actions.acknowledged(connection, of_actions, now)
-    moved, epochs = _count_numbers(connection, taken, next_ones)
-    if not new:
-        together.change(connection, NodeStatus, moved, ("node_id",))
-        return
-    placed = _placements(connection, new)
-    jobs = counting.jobs(connection, [(ack["id"], ack["generation"], placed.get((ack["id"], node.id)))
-                                      for node, ack in new])  # fmt: skip
+    moved = _moved(connection, taken, floors, known)
+    placed = {(row.resource_id, row.node_id): row for row in places}
     owners = {(job.resource_id, job.generation): job.id for job in jobs}
-    changes, outcomes = _changes(new, placed, epochs)
+    changes, outcomes = _changes(new, placed, {row.node_id: row.epoch for row in floors})
     with pipelined(connection):
         record(connection, [_event(node, ack, placed, owners.get((ack["id"], ack["generation"])), now)
                             for node, ack in new])  # fmt: skip
@@ -133,43 +145,44 @@ def _acknowledgements(connection: Connection, acks: Sequence[tuple[Node, wire.Le
         _raise(connection, outcomes, placed, now)
         counted = counting.count(connection, jobs, changes, now)
         claims.release(connection, {change.resource_id for change in outcomes})
-    stages.advance(connection, counted, now)
+        became = stages.became(connection, [job.id for job in counted])
+    stages.go_on(connection, counted, became, now)
     bells.ring(connection, bells.JOBS)
 
 
-def _new_ones(connection: Connection, acks: Sequence[tuple[Node, wire.Letter]]) -> tuple[
-        list[tuple[Node, wire.Letter]], set[Number]]:  # fmt: skip
-    """Those whose number is not in the audit store yet, each once; and of the numbers that follow, what is there."""
-    unique = {(node.id, ack["epoch"], ack["number"]): (node, ack) for node, ack in acks}
-    following = {(node, epoch, min(number + 1, wire.LARGEST)) for node, epoch, number in unique} - unique.keys()
-    known = _stored(connection, [*unique, *following])
-    return [unique[each] for each in unique if each not in known], known
-
-
-def _stored(connection: Connection, numbers: Collection[Number]) -> set[Number]:
-    """Of these (node, epoch, number), those that are in the audit store."""
-    if not numbers:
-        return set()
+def _around(connection: Connection, acks: Sequence[tuple[Node, wire.Letter]]) -> list[Sequence[Any]]:
+    """In one trip: which of these numbers and of those that follow are stored, how far each node's are, the
+    placements, which are locked, and the jobs that these may be about.
+    """
     dialect = connection.dialect.name
-    rows = connection.execute(_numbers(dialect), together.keys(dialect, ("n", "e", "num"), list(numbers)))
-    return {(row.n, row.e, row.num) for row in rows}
+    numbers = {(node.id, ack["epoch"], ack["number"]) for node, ack in acks}
+    numbers |= {(node, epoch, min(number + 1, wire.LARGEST)) for node, epoch, number in numbers}
+    of_state = [(node, ack) for node, ack in acks if ack["action"] is None]
+    keys = sorted({(ack["id"], node.id) for node, ack in of_state})
+    return answers(
+        connection,
+        (_numbers(dialect), together.keys(dialect, ("n", "e", "num"), sorted(numbers))),
+        (_floors(dialect), together.listed(dialect, {node.id for node, _ in acks})),
+        (_locked(dialect), together.keys(dialect, ("r", "n"), keys)),
+        counting.question(dialect, keys, min((ack["generation"] for _, ack in of_state), default=0)),
+    )
+
+
+def _new_ones(acks: Sequence[tuple[Node, wire.Letter]], known: set[Number]) -> list[tuple[Node, wire.Letter]]:
+    """Those whose number is not in the audit store yet, each once."""
+    unique = {(node.id, ack["epoch"], ack["number"]): (node, ack) for node, ack in acks}
+    return [unique[each] for each in unique if each not in known]
 
 
 @cache
-def _numbers(dialect: str) -> Executable:
+def _numbers(dialect: str) -> Reading:
     given = together.keyed(dialect, ("n", "e", "num"))
     same = and_(Event.node_id == given.c.n, Event.epoch == given.c.e, Event.number == given.c.num)
     return select(given.c.n, given.c.e, given.c.num).join_from(given, Event, same)
 
 
-def _placements(connection: Connection, acks: Sequence[tuple[Node, wire.Letter]]) -> Placed:
-    dialect, keys = connection.dialect.name, sorted({(ack["id"], node.id) for node, ack in acks})
-    rows = connection.execute(_locked(dialect), together.keys(dialect, ("r", "n"), keys))
-    return {(row.resource_id, row.node_id): row for row in rows}
-
-
 @cache
-def _locked(dialect: str) -> Executable:
+def _locked(dialect: str) -> Reading:
     given = together.keyed(dialect, ("r", "n"))
     return (
         select(Placement)
@@ -194,37 +207,38 @@ def _event(node: Node, ack: wire.Letter, placed: Placed, job_id: int | None, now
     )  # fmt: skip
 
 
-def _count_numbers(connection: Connection, acks: Sequence[tuple[Node, wire.Letter]],
-                   known: set[Number]) -> tuple[list[dict[str, int]], dict[int, int | None]]:  # fmt: skip
-    """How far the floor of each node moves with these, and the present epoch of each node.
+def _moved(connection: Connection, acks: Sequence[tuple[Node, wire.Letter]], floors: Sequence[Any],
+           known: set[Number]) -> list[dict[str, int]]:  # fmt: skip
+    """The nodes whose floor moves with these, and how far.
 
     All numbers of its epoch up to the floor are stored, and the node may forget them. `known` are numbers that were
-    stored before, of those that follow on these.
+    stored before, of these and of those that follow on them.
     """
-    dialect = connection.dialect.name
-    rows = connection.execute(_floors(dialect), together.listed(dialect, {node.id for node, _ in acks})).all()
     new: dict[tuple[int, int | None], set[int]] = {}
     for node, ack in acks:
         new.setdefault((node.id, ack["epoch"]), set()).add(ack["number"])
-    floors = {row.node_id: _floor(row.acked, new.get((row.node_id, row.epoch), set())) for row in rows}
-    # Nearly always nothing stands above: numbers come in order. What follows on these was looked up with them.
-    following = {(row.node_id, row.epoch, floors[row.node_id] + 1): floors[row.node_id] != row.acked for row in rows
-                 if row.epoch is not None}  # fmt: skip
-    above = {each for each in following if each in known}
-    above |= _stored(connection, [each for each, has_moved in following.items() if not has_moved])
-    for node_id, epoch, _ in above:
-        stored = select(Event.number).where(
-            Event.node_id == node_id, Event.epoch == epoch, Event.number > floors[node_id]
-        )
-        floors[node_id] = _floor(
-            floors[node_id], {*connection.execute(stored).scalars(), *new.get((node_id, epoch), ())}
-        )
-    moved = [{"node_id": row.node_id, "acked": floors[row.node_id]} for row in rows if floors[row.node_id] != row.acked]
-    return moved, {row.node_id: row.epoch for row in rows}
+    rows = [(row, new.get((row.node_id, row.epoch), set())) for row in floors if row.epoch is not None]
+    moved = []
+    for row, its in rows:
+        floor = _floor(row.acked, its)
+        # Nearly always nothing stands above: numbers come in order.
+        if floor == row.acked or (row.node_id, row.epoch, floor + 1) in known:
+            floor = _floor(floor, its | _above(connection, row.node_id, row.epoch, floor))
+        if floor != row.acked:
+            moved.append({"node_id": row.node_id, "acked": floor})
+    return moved
+
+
+def _above(connection: Connection, node_id: int, epoch: int, floor: int) -> set[int | None]:
+    """The numbers above `floor` that are stored. None unless the next one is."""
+    which = (Event.node_id == node_id, Event.epoch == epoch, Event.number > floor)
+    if not connection.execute(select(Event.id).where(*which[:2], Event.number == floor + 1)).first():
+        return set()
+    return set(connection.execute(select(Event.number).where(*which)).scalars())
 
 
 @cache
-def _floors(dialect: str) -> Executable:
+def _floors(dialect: str) -> Reading:
     which = together.among(dialect, NodeStatus.node_id)
     return select(NodeStatus.node_id, NodeStatus.epoch, NodeStatus.acked).where(which)
 

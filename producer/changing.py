@@ -12,10 +12,23 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Executable, Row, Update, and_, bindparam, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, Row, Update, and_, bindparam, or_, select, tuple_, update
 
 from ..models import nouns, states
-from ..models.store import Claim, Job, Placement, Resource, Revision, Target, bells, digests, pipelined, together
+from ..models.store import (
+    Claim,
+    Job,
+    Placement,
+    Reading,
+    Resource,
+    Revision,
+    Target,
+    answers,
+    bells,
+    digests,
+    pipelined,
+    together,
+)
 from . import limits, membership, numbers, ownership, stages
 from .difference import difference
 from .events import Happened, record
@@ -72,12 +85,12 @@ def change(connection: Connection, around: Surroundings, wishes: Sequence[Wish],
     jobs: dict[int, int] = {}
     if changings:
         ids = sorted(each.resource.id for each in changings)
-        running = _running(connection, ids)
-        if not _keep_claims(connection, changings, ids) or states.Job.HELD in running.values():
+        running, claims, placed, alive, life = _around(connection, ids)
+        if not _keep_claims(changings, claims) or any(job.state == states.Job.HELD for job in running):
             around.forget()
             return None
-        _place(connection, changings, ids)
-        jobs = _begin(connection, changings, {resource_id for _, resource_id in running}, now)
+        _place(changings, placed, membership.as_nodes(alive), numbers.as_base(life))
+        jobs = _begin(connection, changings, {job.resource_id for job in running}, now)
     return [_receipt(each, jobs) if each.changed else _unchanged(each) for each in wanted]
 
 
@@ -127,53 +140,53 @@ def _specify(each: Changing, around: Surroundings) -> bool:
     return not noun.destroys(each.spec, before)
 
 
-def _running(connection: Connection, ids: Sequence[int]) -> dict[tuple[int, int], str]:
-    """By (job, resource) the state of what is held or goes on for these resources."""
+def _around(connection: Connection, ids: Sequence[int]) -> list[Sequence[Any]]:
+    """In one trip: jobs held or going on for these resources, their claims, their placements, nodes, the store's life.
+
+    The placements are locked, and what is read after them is as it is then.
+    """
     dialect = connection.dialect.name
-    rows = connection.execute(_going_on(dialect), together.listed(dialect, ids))
-    return {(row.id, row.resource_id): row.state for row in rows}
+    these = together.listed(dialect, ids)
+    return answers(connection, (_going_on(dialect), these), (_claims(dialect), these), (_locked(dialect), these),
+                   (membership.ALIVE, {}), (numbers.INCARNATION, {}))  # fmt: skip
 
 
 @cache
-def _going_on(dialect: str) -> Executable:
+def _going_on(dialect: str) -> Reading:
     going_on = or_(Job.ended_at.is_(None), Job.state == states.Job.EXPIRED)
-    return select(Job.id, Job.resource_id, Job.state).where(together.among(dialect, Job.resource_id), going_on)
+    return select(Job.resource_id, Job.state).where(together.among(dialect, Job.resource_id), going_on)
 
 
-def _keep_claims(connection: Connection, changings: Sequence[Changing], ids: Sequence[int]) -> bool:
+def _keep_claims(changings: Sequence[Changing], claims: Sequence[Any]) -> bool:
     """Whether each of them claims what it holds already, no more and no less."""
-    held: dict[int, set[tuple[str, str]]] = {resource_id: set() for resource_id in ids}
-    dialect = connection.dialect.name
-    rows = connection.execute(_claims(dialect), together.listed(dialect, ids)).all()
-    for row in rows:
+    held: dict[int, set[tuple[str, str]]] = {each.resource.id: set() for each in changings}
+    for row in claims:
         held[row.resource_id].add((row.kind, row.value))
-    return not any(row.releasing for row in rows) and all(
+    return not any(row.releasing for row in claims) and all(
         held[each.resource.id] == {(claim.kind, claim.value) for claim in each.noun.claims(each.name, each.spec)}
         for each in changings
     )
 
 
 @cache
-def _claims(dialect: str) -> Executable:
+def _claims(dialect: str) -> Reading:
     which = together.among(dialect, Claim.resource_id)
     return select(Claim.resource_id, Claim.kind, Claim.value, Claim.releasing).where(which)
 
 
-def _place(connection: Connection, changings: Sequence[Changing], ids: Sequence[int]) -> None:
-    """Locks the placements, and finds where each change goes in which stage."""
-    dialect = connection.dialect.name
-    rows = connection.execute(_locked(dialect), together.listed(dialect, ids)).all()
+def _place(changings: Sequence[Changing], placed: Sequence[Any], alive: Mapping[int, membership.Node],
+           base: int) -> None:  # fmt: skip
+    """Finds where each change goes in which stage."""
     by_id = {each.resource.id: each for each in changings}
-    for row in rows:
+    for row in placed:
         by_id[row.resource_id].placed[row.node_id] = row
-    alive, base = membership.nodes(connection), numbers.base(connection)
     for each in changings:
         each.generation = max(each.resource.generation, base) + 1
         each.members = membership.staying(each.noun, each.name, each.spec, each.before, each.placed.values(), alive)
 
 
 @cache
-def _locked(dialect: str) -> Executable:
+def _locked(dialect: str) -> Reading:
     return (
         select(Placement.resource_id, Placement.node_id, Placement.wanted, Placement.done, Placement.applied,
                Placement.outcome)

@@ -8,11 +8,11 @@ from datetime import datetime
 from functools import cache, cached_property
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Executable, bindparam, select
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, or_, select
 
 from ..models import states, wire
 from ..models.canonical import canonical
-from ..models.store import Job, Target, together
+from ..models.store import Job, Placement, Question, Reading, Target, together
 from . import stages
 
 
@@ -32,40 +32,43 @@ class Change:
         return canonical(shortened(self.ack["difference"]))
 
 
-def jobs(connection: Connection, acknowledged: Sequence[tuple[int, int, Any]]) -> Sequence[Any]:
-    """The jobs that these (resource, generation, placement or None) are about, by the store's own word, oldest first.
+def question(dialect: str, keys: Sequence[tuple[int, int]], generation: int) -> Question:
+    """What asks for the jobs that acknowledgements on these placements may be about, oldest first.
 
-    Those of generations that are crossed on the way are among them.
+    Those from the least of their generations on, and those of generations that are crossed on the way there.
     """
-    lowest = min(min(generation, placed.done + 1) if placed else generation for _, generation, placed in acknowledged)
-    dialect = connection.dialect.name
-    which = together.listed(dialect, {resource_id for resource_id, *_ in acknowledged})
-    return connection.execute(_jobs(dialect), which | {"lowest": lowest}).all()
+    given = {"generation": generation} | together.listed(dialect, {resource_id for resource_id, _ in keys})
+    return _jobs(dialect), given | together.keys(dialect, ("r", "n"), keys)
 
 
 @cache
-def _jobs(dialect: str) -> Executable:
+def _jobs(dialect: str) -> Reading:
+    given = together.keyed(dialect, ("r", "n"))
+    same = and_(Placement.resource_id == given.c.r, Placement.node_id == given.c.n)
+    done = select(func.min(Placement.done)).join_from(given, Placement, same).scalar_subquery()
     return (
-        select(Job.id, Job.kind, Job.resource_id, Job.generation, stages.is_going_on().label("is_going_on"))
-        .where(together.among(dialect, Job.resource_id), Job.generation >= bindparam("lowest"))
+        select(Job, stages.is_going_on().label("is_going_on"))
+        .where(together.among(dialect, Job.resource_id),
+               or_(Job.generation > done, Job.generation >= bindparam("generation")))
         .order_by(Job.id)
-    )
+    )  # fmt: skip
 
 
-def count(connection: Connection, jobs: Sequence[Any], changes: Sequence[Change], now: datetime) -> set[int]:
-    """Gives the open targets of `jobs` their outcomes, each once, and the ids of the jobs concerned."""
+def count(connection: Connection, jobs: Sequence[Any], changes: Sequence[Change], now: datetime) -> list[Any]:
+    """Gives the open targets of `jobs` their outcomes, each once, and the jobs concerned."""
     of_resource: dict[int, list[Any]] = {}
     for job in jobs:
         of_resource.setdefault(job.resource_id, []).append(job)
-    ended = []
+    ended, counted = [], {}
     for change in changes:
         crossed = [job for job in of_resource.get(change.resource_id, ()) if change.was < job.generation <= change.now]
         for job in crossed:
             if job.is_going_on:
                 newer = next((other for other in crossed if job.generation < other.generation), None)
                 ended.append({"job_id": job.id, "node_id": change.node_id, "ended_at": now, **_end(change, newer)})
+                counted[job.id] = job
     together.change(connection, Target, ended, ("job_id", "node_id"), _is_open)
-    return {each["job_id"] for each in ended}
+    return [counted[job_id] for job_id in sorted(counted)]
 
 
 def _is_open(new: Mapping[str, Any]) -> ColumnElement[bool]:

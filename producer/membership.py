@@ -49,17 +49,23 @@ class Node:
 
 def nodes(connection: Connection, names: Collection[str] | None = None) -> dict[int, Node]:
     """Every living node by id, or those of these names."""
-    rows = connection.execute(_ALIVE) if names is None else connection.execute(_NAMED, {"names": list(names)})
+    rows = connection.execute(ALIVE) if names is None else connection.execute(_NAMED, {"names": list(names)})
+    return as_nodes(rows)
+
+
+def as_nodes(rows: Iterable[Any]) -> dict[int, Node]:
+    """By id, from what ALIVE gave."""
     return {row.id: Node(row.id, row.name, _roles(row.payload)) for row in rows}
 
 
-_ALIVE = (
+#: The living nodes, to be read together with other things.
+ALIVE = (
     select(Resource.id, Resource.name, Revision.payload)
     .join(Revision, and_(Revision.resource_id == Resource.id, Revision.generation == Resource.generation))
     .where(Resource.noun == "node", Resource.absent.is_(False))
 )
 
-_NAMED = _ALIVE.where(Resource.name.in_(bindparam("names", expanding=True)))
+_NAMED = ALIVE.where(Resource.name.in_(bindparam("names", expanding=True)))
 
 
 @lru_cache(maxsize=4096)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from sqlalchemy import ColumnElement, Connection, case, literal, select
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
@@ -18,13 +21,19 @@ def incarnation(connection: Connection) -> int:
 
     Raises Refused if a backup was put back and its new life did not begin.
     """
-    found = connection.execute(_INCARNATION).scalar() or 0
+    return as_incarnation(connection.execute(INCARNATION).all())
+
+
+def as_incarnation(rows: Sequence[Any]) -> int:
+    """The same, from what INCARNATION gave."""
+    found: int = rows[0].value if rows else 0
     if found < 0:
         raise Refused("the store was put back, but its new life has not begun", hint="onehost restore FILE, again")
     return found
 
 
-_INCARNATION = select(Counter.value).where(Counter.name == "incarnation")
+#: The life of the store, to be read together with other things.
+INCARNATION = select(Counter.value).where(Counter.name == "incarnation")
 
 
 def set_incarnation(connection: Connection, life: int) -> None:
@@ -41,6 +50,11 @@ def last_id(connection: Connection) -> int:
 def base(connection: Connection) -> int:
     """What every id and generation of this life is above."""
     return incarnation(connection) << INCARNATION_BITS
+
+
+def as_base(rows: Sequence[Any]) -> int:
+    """The same, from what INCARNATION gave."""
+    return as_incarnation(rows) << INCARNATION_BITS
 
 
 def next_id(connection: Connection) -> int:

@@ -22,11 +22,10 @@ from ..models.crash import crash_point
 from ..models.metrics import SIZES, Tally
 from ..models.moment import now as time_now
 from ..models.store import Action, Hello, Placement, Target, bells, pipelined, reading, together, writing
-from . import actions, lives, metrics, pause, resync
+from . import actions, lives, metrics, resync
 from .events import Happened, record
-from .membership import nodes
 from .repair import REPAIR_SECONDS, tell
-from .waiting import BATCH, Waiting, letters, placements
+from .waiting import BATCH, Found, Waiting, find
 
 #: How long the relay sleeps at most when no bell rings, in seconds; also its heartbeat.
 TICK_SECONDS = 1.0
@@ -34,7 +33,6 @@ TICK_SECONDS = 1.0
 CAME_BACK_SECONDS = 5.0
 #: Longest wait between two tries while broker or store is away, in seconds.
 LONGEST_BACKOFF_SECONDS = 5.0
-_A_HELLO = select(Hello.id).limit(1)
 
 
 @dataclass
@@ -96,15 +94,12 @@ class Relay:
 
     def once(self) -> tuple[int, str]:
         """Answers hellos, publishes one batch and marks it. Gives how many were taken and why some were not."""
-        with reading(self.engine) as connection:
-            is_asked = connection.execute(_A_HELLO).first() is not None
-            found = None if is_asked else _found(connection)
-        if found is None:
+        found = self._find()
+        if found.is_asked:
             self._answer_hellos()
-            with reading(self.engine) as connection:
-                found = _found(connection)
-        alive, batch = found
-        self._fence(alive)
+            found = self._find()
+        self._fence(found.nodes)
+        batch = found.batch
         if not batch:
             return 0, ""
         crash_point("relay.read")
@@ -117,6 +112,10 @@ class Relay:
         if report.unroutable or report.code in (403, 404):
             self._repair(report)
         return len(batch), report.why
+
+    def _find(self) -> Found:
+        with reading(self.engine) as connection:
+            return find(connection)
 
     def _fence(self, alive: frozenset[int]) -> None:
         """A node that was removed while the broker was away still has a user there: it is taken away now."""
@@ -205,12 +204,6 @@ class Relay:
         if because or steps:
             tell(self.engine, "relay", because, steps)
         return True
-
-
-def _found(connection: Connection) -> tuple[frozenset[int], list[Waiting]]:
-    """The living nodes, and what is to be published next."""
-    alive, held = nodes(connection), pause.paused(connection)
-    return frozenset(alive), letters(connection, alive, held) + placements(connection, alive, held)
 
 
 def _mark_targets(connection: Connection, sent: Sequence[Waiting], now: datetime) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Executable, Row, and_, func, or_, select, update
 
 from ..models import states
-from ..models.store import Job, NodeStatus, Placement, Target, bells, digests, pipelined, together
+from ..models.store import Job, NodeStatus, Placement, Reading, Target, answers, bells, digests, pipelined, together
 from . import grace
 from .events import Happened, record
 
@@ -108,7 +108,12 @@ def advance(connection: Connection, job_ids: Iterable[int], now: datetime) -> No
     if not ids:
         return
     jobs = connection.execute(_going_on(connection.dialect.name), together.listed(connection.dialect.name, ids)).all()
-    became = _became(connection, [job.id for job in jobs])
+    go_on(connection, jobs, became(connection, [job.id for job in jobs]), now)
+    bells.ring(connection, bells.JOBS)
+
+
+def go_on(connection: Connection, jobs: Sequence[Any], became: Mapping[int, Sequence[Any]], now: datetime) -> None:
+    """The same for jobs that go on, with what their targets have `became`."""
     counted = []
     for job in jobs:
         if _may_go_on(job, became[job.id]):
@@ -116,21 +121,20 @@ def advance(connection: Connection, job_ids: Iterable[int], now: datetime) -> No
         else:
             counted.append(job)
     _end_if_final(connection, counted, became, now)
-    bells.ring(connection, bells.JOBS)
 
 
-def _became(connection: Connection, job_ids: Sequence[int]) -> dict[int, list[Any]]:
+def became(connection: Connection, job_ids: Sequence[int]) -> dict[int, list[Any]]:
     """By job what its targets have become: each stage, outcome and state of a node once, with how many."""
     found: dict[int, list[Any]] = {job_id: [] for job_id in job_ids}
     if found:
         dialect = connection.dialect.name
-        for row in connection.execute(_outcomes(dialect), together.listed(dialect, job_ids)):
+        for row in answers(connection, (_outcomes(dialect), together.listed(dialect, job_ids)))[0]:
             found[row.job_id].append(row)
     return found
 
 
 @cache
-def _outcomes(dialect: str) -> Executable:
+def _outcomes(dialect: str) -> Reading:
     return (
         select(Target.job_id, Target.stage, Target.outcome, NodeStatus.state, func.count().label("targets"))
         .outerjoin(NodeStatus, NodeStatus.node_id == Target.node_id)
@@ -178,7 +182,7 @@ def _advance_one(connection: Connection, job: Row[Any], now: datetime) -> None:
             grace.forget_secrets(connection, job)
         # Looked at again at once: it may be empty, or of offline nodes only.
         open_stage(connection, job.id, job.resource_id, job.generation, stage, now)
-    _end_if_final(connection, [job], _became(connection, [job.id]), now)
+    _end_if_final(connection, [job], became(connection, [job.id]), now)
 
 
 def _halts(connection: Connection, job: Row[Any], stage: int, waits_for_all: Sequence[bool],
@@ -229,6 +233,8 @@ def _end_if_final(connection: Connection, jobs: Sequence[Row[Any]], became: Mapp
         ended.append({"id": job.id, **numbers, "state": state, "ended_at": now, "grace_until_at": None})
         happened.append(Happened("job.end", "onehost", now, job.noun, job.name, job.resource_id, job_id=job.id,
                                  outcome=state, detail={"kind": job.kind, **numbers}))  # fmt: skip
+    if not jobs:
+        return
     with pipelined(connection):
         together.change(connection, Job, going_on, ("id",))
         together.change(connection, Job, ended, ("id",))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Executable, and_, bindparam, false, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, exists, or_, select
 from sqlalchemy.orm import aliased
 
 from ..broker_config import routing
@@ -15,9 +15,9 @@ from ..broker_config.publisher import Letter
 from ..models import nouns, wire
 from ..models.canonical import digest
 from ..models.moment import now as time_now
-from ..models.store import Action, Job, NodeStatus, Placement, Resource, Revision
+from ..models.store import Action, Hello, Job, NodeStatus, Pause, Placement, Resource, Revision, answers
 from . import actions, numbers, pause
-from .membership import Node
+from .membership import ALIVE, Node, as_nodes
 
 #: Placements read and published together.
 BATCH = 1000
@@ -35,19 +35,38 @@ class Waiting:
     action_id: int = 0
 
 
-def letters(connection: Any, alive: dict[int, Node], held: frozenset[int] = frozenset()) -> list[Waiting]:
-    """A paused node is still told what belongs to hello, and its brake itself; what a job asks of it waits."""
-    rows = connection.execute(_actions(held)).all()
+@dataclass(frozen=True)
+class Found:
+    """What the relay finds when it looks."""
+
+    nodes: frozenset[int]
+    batch: list[Waiting]
+    #: A hello waits for its answer.
+    is_asked: bool
+
+
+def find(connection: Connection) -> Found:
+    """The living nodes and what is to be published next, in one trip to the store. Raises Refused as `incarnation`."""
+    hello, living, life, actions_, unsent = answers(
+        connection,
+        (_A_HELLO, {}),
+        (ALIVE, {}),
+        (numbers.INCARNATION, {}),
+        (_ACTIONS, {}),
+        (_UNSENT, {"now": time_now()}),
+    )
+    alive = as_nodes(living)
+    batch = _letters(actions_, alive)
+    if unsent:
+        batch += _placements(unsent, alive, numbers.as_incarnation(life))
+    return Found(frozenset(alive), batch, bool(hello))
+
+
+def _letters(rows: Sequence[Any], alive: Mapping[int, Node]) -> list[Waiting]:
     found = [(row, _letter(row, alive[row.node_id])) for row in rows if row.node_id in alive]
     return [
         Waiting(letter, node_id=row.node_id, job_id=row.job_id, action_id=row.id) for row, letter in found if letter
     ]
-
-
-@lru_cache(maxsize=16)
-def _actions(held: frozenset[int]) -> Executable:
-    may_go = or_(Action.job_id.is_(None), _is_free(Action.node_id, held))
-    return select(Action).where(may_go).order_by(Action.id).limit(BATCH)
 
 
 def _letter(row: Any, node: Node) -> Letter | None:
@@ -56,35 +75,39 @@ def _letter(row: Any, node: Node) -> Letter | None:
     return Letter(f"letter.{row.id}", routing.job_key("hello", node.name, row.form), row.body, type=row.form)
 
 
-def _is_free(node_id: Any, held: frozenset[int]) -> ColumnElement[bool]:
-    """Whether a node is not paused."""
-    return false() if pause.EVERY in held else node_id.not_in(held)
-
-
-def placements(connection: Any, alive: dict[int, Node], held: frozenset[int] = frozenset()) -> list[Waiting]:
-    """Placements whose wanted generation was not sent yet, those of one node behind each other."""
-    rows = connection.execute(_unsent(held), {"now": time_now()}).all()
-    life = numbers.incarnation(connection)
+def _placements(rows: Sequence[Any], alive: Mapping[int, Node], life: int) -> list[Waiting]:
     return [_waiting(row, alive[row.node_id], life) for row in rows if row.node_id in alive]
 
 
-@lru_cache(maxsize=16)
-def _unsent(held: frozenset[int]) -> Executable:
-    newest = aliased(Revision)
-    return (
-        select(Placement.resource_id, Placement.node_id, Placement.wanted, Placement.leaving,
-               Resource.noun, Resource.name, Resource.replaces, Revision.payload, newest.secrets,
-               Job.id.label("job_id"), Job.kind, NodeStatus.epoch, NodeStatus.acked)
-        .join(Resource, Resource.id == Placement.resource_id)
-        .join(Revision, and_(Revision.resource_id == Placement.resource_id, Revision.generation == Placement.wanted))
-        .join(newest, and_(newest.resource_id == Resource.id, newest.generation == Resource.generation))
-        .outerjoin(Job, and_(Job.resource_id == Placement.resource_id, Job.generation == Placement.wanted))
-        .outerjoin(NodeStatus, NodeStatus.node_id == Placement.node_id)
-        .where(Placement.sent < Placement.wanted, _is_free(Placement.node_id, held),
-               or_(Placement.not_before_at.is_(None), Placement.not_before_at <= bindparam("now")))
-        .order_by(Placement.node_id, Placement.resource_id)
-        .limit(BATCH)
-    )  # fmt: skip
+def _is_free(node_id: Any) -> ColumnElement[bool]:
+    """Whether a node is not paused."""
+    return ~exists().where(or_(Pause.node_id == pause.EVERY, Pause.node_id == node_id))
+
+
+_A_HELLO = select(Hello.id).limit(1)
+#: A paused node is still told what belongs to hello, and its brake itself; what a job asks of it waits.
+_ACTIONS = (
+    select(Action)
+    .where(or_(Action.job_id.is_(None), _is_free(Action.node_id)))
+    .order_by(Action.id)
+    .limit(BATCH)
+)  # fmt: skip
+_NEWEST = aliased(Revision)
+#: Placements whose wanted generation was not sent yet, those of one node behind each other.
+_UNSENT = (
+    select(Placement.resource_id, Placement.node_id, Placement.wanted, Placement.leaving,
+           Resource.noun, Resource.name, Resource.replaces, Revision.payload, _NEWEST.secrets,
+           Job.id.label("job_id"), Job.kind, NodeStatus.epoch, NodeStatus.acked)
+    .join(Resource, Resource.id == Placement.resource_id)
+    .join(Revision, and_(Revision.resource_id == Placement.resource_id, Revision.generation == Placement.wanted))
+    .join(_NEWEST, and_(_NEWEST.resource_id == Resource.id, _NEWEST.generation == Resource.generation))
+    .outerjoin(Job, and_(Job.resource_id == Placement.resource_id, Job.generation == Placement.wanted))
+    .outerjoin(NodeStatus, NodeStatus.node_id == Placement.node_id)
+    .where(Placement.sent < Placement.wanted, _is_free(Placement.node_id),
+           or_(Placement.not_before_at.is_(None), Placement.not_before_at <= bindparam("now")))
+    .order_by(Placement.node_id, Placement.resource_id)
+    .limit(BATCH)
+)  # fmt: skip
 
 
 def _waiting(row: Any, node: Node, life: int) -> Waiting:

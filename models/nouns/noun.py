@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar, Protocol
 
 from marshmallow import RAISE, Schema, ValidationError
@@ -85,7 +86,7 @@ class Action:
         if self.schema is None:
             return {}
         try:
-            loaded: Spec = self.schema(unknown=RAISE).load(dict(given))
+            loaded: Spec = _loader(self.schema).load(dict(given))
         except ValidationError as error:
             problems = flatten(error.messages)
             raise Invalid("; ".join(f"{field}: {text}" for field, text in problems.items()), problems) from None
@@ -114,6 +115,12 @@ class Surroundings(Protocol):
     def setting(self, name: str) -> Any:
         """One of the manager's settings."""
         ...
+
+
+@cache
+def _loader(schema: type[Schema]) -> Schema:
+    """To make one costs more than to load by it."""
+    return schema(unknown=RAISE)
 
 
 class Noun:
@@ -157,7 +164,7 @@ class Noun:
     def load(self, given: Mapping[str, Any]) -> Spec:
         """A whole spec with defaults filled in. Raises Invalid, naming each field and what is wrong with it."""
         try:
-            loaded: Spec = self.schema(unknown=RAISE).load(dict(given))
+            loaded: Spec = _loader(self.schema).load(dict(given))
         except ValidationError as error:
             problems = flatten(error.messages)
             what = "; ".join(f"{field}: {text}" for field, text in problems.items())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .engine import connect, part, reading, retried, writing
-from .pipeline import pipelined
+from .pipeline import Question, Reading, answers, pipelined
 from .records import Dead, Event, Seal
 from .tables import (
     Action,
@@ -36,12 +36,15 @@ __all__ = [
     "NodeStatus",
     "Pause",
     "Placement",
+    "Question",
+    "Reading",
     "Resource",
     "Revision",
     "Seal",
     "Target",
     "Traffic",
     "Usage",
+    "answers",
     "connect",
     "part",
     "pipelined",

@@ -15,7 +15,7 @@ from onehost.models import settings, wire
 from onehost.models.digest import Digest
 from onehost.models.moment import now
 from onehost.models.store import Action, Base, Claim, NodeStatus, Placement, Resource, digests, reading, writing
-from onehost.producer import Onehost, pause, stages, waiting
+from onehost.producer import Onehost, stages, waiting
 from onehost.producer.audit import Audit
 from onehost.producer.membership import nodes
 from onehost.producer.presence import Presence
@@ -97,15 +97,9 @@ class Store:
     # ---- what the relay would send
 
     def letters(self) -> list[wire.Letter]:
-        """Every placement that waits to be sent, but those of nodes, as its node would read it."""
+        """Every placement that waits to be sent and may be, but those of nodes, as its node would read it."""
         with reading(self.engine) as connection:
-            found = waiting.placements(connection, nodes(connection))
-        return [each for each in (wire.decode(each.letter.body) for each in found) if each["noun"] != "node"]
-
-    def sendable(self) -> list[wire.Letter]:
-        """The same, without what is for a paused node."""
-        with reading(self.engine) as connection:
-            found = waiting.placements(connection, nodes(connection), pause.paused(connection))
+            found = [each for each in waiting.find(connection).batch if not each.action_id]
         return [each for each in (wire.decode(each.letter.body) for each in found) if each["noun"] != "node"]
 
     # ---- looking

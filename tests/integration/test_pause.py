@@ -66,7 +66,7 @@ def test_one_node_is_passed_over_and_the_others_go_on(store: Store) -> None:
     store.onehost.pause("w1", reason="disk")
     receipt = store.onehost.account_create("alice")
     store.ack("s1", receipt.resource_id, 1)
-    assert {letter.node for letter in store.sendable()} == {"s1", "w2"}
+    assert {letter.node for letter in store.letters()} == {"s1", "w2"}
     with pytest.raises(Conflict, match="paused already"):
         store.onehost.pause("w1")
     with pytest.raises(Conflict, match="not paused"):
@@ -74,11 +74,11 @@ def test_one_node_is_passed_over_and_the_others_go_on(store: Store) -> None:
     with pytest.raises(NotFound):
         store.onehost.pause("w9")
     store.onehost.pause()
-    assert store.sendable() == []
+    assert store.letters() == []
     store.onehost.resume("w1")
-    assert store.sendable() == [], "all are paused still"
+    assert store.letters() == [], "all are paused still"
     store.onehost.resume()
-    assert {letter.node for letter in store.sendable()} == {"s1", "w1", "w2"}
+    assert {letter.node for letter in store.letters()} == {"s1", "w1", "w2"}
     with pytest.raises(Conflict, match="no node is paused"):
         store.onehost.resume()
 

@@ -6,13 +6,14 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from sqlalchemy import Engine, insert, select, text
+from sqlalchemy import Engine, bindparam, insert, select, text
 from sqlalchemy.exc import IntegrityError
 
 from onehost import migrations
 from onehost.models.errors import Unreachable
 from onehost.models.moment import now
-from onehost.models.store import Counter, Event, connect, pipelined, reading, rested, together, writing
+from onehost.models.store import Counter, Event, answers, connect, pipelined, reading, rested, together, writing
+from onehost.producer.events import Happened, record
 
 TWO = [{"name": "one", "value": 1}, {"name": "two", "value": 2}]
 
@@ -97,3 +98,39 @@ def test_a_connection_lost_within_a_pipeline_is_said_to_be(postgresql: object) -
         connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
     assert counters(engine) == set()
     engine.dispose()
+
+
+NAMED = select(Counter.value).where(Counter.name == bindparam("name"))
+HAPPENED = select(Event.at, Event.body, Event.kind.label("what")).where(Event.at <= bindparam("at")).order_by(Event.id)
+
+
+def test_what_is_asked_together_is_answered_in_order(engine: Engine) -> None:
+    at = now()
+    with writing(engine) as connection:
+        together.add(connection, Counter, TWO)
+        record(connection, [Happened("test.one", "tester", at)])
+    with reading(engine) as connection:
+        two, none, (event,) = answers(
+            connection, (NAMED, {"name": "two"}), (NAMED, {"name": "none"}), (HAPPENED, {"at": at})
+        )
+        assert [row.value for row in two] == [2] and list(none) == []
+        alike = connection.execute(HAPPENED, {"at": at}).one()
+    assert (event.at, event.body, event.what) == (alike.at, alike.body, alike.what) and event.at == at
+
+
+def test_it_sees_what_was_sent_before_it(engine: Engine) -> None:
+    with writing(engine) as connection, pipelined(connection):
+        together.add(connection, Counter, TWO)
+        (row,), _ = answers(connection, (NAMED, {"name": "one"}), (NAMED, {"name": "two"}))
+        together.add(connection, Counter, [{"name": "three", "value": row.value}])
+    assert counters(engine) == {"one", "two", "three"}
+
+
+def test_what_is_refused_before_it_is_refused_whole(engine: Engine) -> None:
+    with writing(engine) as connection:
+        together.add(connection, Counter, TWO)
+    with pytest.raises(IntegrityError), writing(engine) as connection, pipelined(connection):
+        together.add(connection, Counter, [{"name": "three", "value": 3}])
+        together.add(connection, Counter, TWO)
+        answers(connection, (NAMED, {"name": "one"}))
+    assert counters(engine) == {"one", "two"}
