@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+from ..models.errors import Permanent
 
 Spec = Mapping[str, Any]
 
@@ -34,6 +36,23 @@ class Entry:
     found: Mapping[str, str] = field(default_factory=dict)
     #: Why this worker cannot apply it: a noun, version or field it does not know. Empty: it can.
     needs: str = ""
+
+    def replaced(self, holders: Iterable[int]) -> list[int]:
+        """Of the ids that hold its name here, the earlier ones, which go first. A removal replaces nobody.
+
+        Raises Permanent for one that it does not replace: an orphan.
+        """
+        others = sorted(set(holders) - {self.id}) if self.spec is not None else []
+        for other in others:
+            if other > self.replaces:
+                raise Permanent(f"{self.name} is held here by id {other}, an orphan that id {self.id} does not replace")
+        return others
+
+
+def said_replaced(replaced: Iterable[int]) -> Difference:
+    """What a difference says of them."""
+    words = ", ".join(f"id {owner}" for owner in replaced)
+    return {"replaced": words} if words else {}
 
 
 #: What differed and is changed, in words for people, by part: {"site": "made", "shell": "none -> sftp"}.

@@ -54,15 +54,10 @@ class Director:
         """Stages the absence of an owner's service or server."""
         self.tree.put(owner, {})
 
-    def replaced(self, thing: Service | Server, replaces: int) -> list[int]:
-        """Earlier owners of a live thing of this name. Raises Permanent for one above `replaces`: an orphan."""
+    def holders(self, thing: Service | Server) -> set[int]:
+        """Owners of a live thing of this kind and name."""
         alike = [each for some in _read(self.tree.live) for each in some if isinstance(each, type(thing))]
-        others = [each.owner for each in alike if each.name == thing.name and each.owner != thing.owner]
-        for other in others:
-            if other > replaces:
-                kind = type(thing).__name__.lower()
-                raise Permanent(f"{kind} {thing.name} is known here by id {other}, an orphan that is not replaced")
-        return others
+        return {each.owner for each in alike if each.name == thing.name}
 
     def connections(self, owner: int) -> int:
         """Open connections of a node, over all virtual services."""

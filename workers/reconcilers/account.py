@@ -7,7 +7,7 @@ from typing import Any
 
 from ...models.errors import Permanent, Temporary
 from ..account_parts import Wanted, access_of, site_of, wanted
-from ..entry import Difference, Entry, View
+from ..entry import Difference, Entry, View, said_replaced
 from ..host import Host
 from ..host.sessions import Php
 from ..host.site import domain_of, memory_file
@@ -50,9 +50,7 @@ class Account:
         difference = _compare_home(entry, want, host)
         if _lacks_sessions(entry, want, host):
             difference["sessions"] = "made"
-        replaced = _replaced(entry, host)
-        if replaced:
-            difference["replaced"] = ", ".join(f"id {owner}" for owner in sorted(replaced))
+        difference |= said_replaced(_replaced(entry, host))
         _compare_user(entry, want, host, difference)
         _compare_files(entry, want, host, difference)
         flag = host.apache.suspended(entry.id)
@@ -159,10 +157,10 @@ class Account:
             host.homes.trash(entry.name, owner, datetime.now(UTC))
 
 
-def _replaced(entry: Entry, host: Host) -> set[int]:
-    """Earlier ids that hold the name here. Raises Permanent for one that the entry does not replace: an orphan."""
+def _replaced(entry: Entry, host: Host) -> list[int]:
+    """Earlier ids that hold the name here. Raises Permanent for an orphan, or a home that is not ours."""
     if entry.spec is None:
-        return set()
+        return []
     holders = host.php.holders(entry.name) | host.apache.tree.holders(entry.name)
     user = host.users.get(entry.name)
     holders |= host.ssh.holders(entry.name) | host.ftp.holders(entry.name)
@@ -170,15 +168,9 @@ def _replaced(entry: Entry, host: Host) -> set[int]:
     if "storage" in entry.roles:
         found.add(host.homes.owner(entry.name))
     holders |= {owner for owner in found if owner is not None}
-    holders.discard(entry.id)
-    for owner in sorted(holders):
-        if owner == 0:
-            raise Permanent(f"/home/{entry.name} is there already and is not onehost's")
-        if owner > entry.replaces:
-            raise Permanent(
-                f"{entry.name} is held on this node by id {owner}, an orphan that id {entry.id} does not replace"
-            )
-    return holders
+    if 0 in holders:
+        raise Permanent(f"/home/{entry.name} is there already and is not onehost's")
+    return entry.replaced(holders)
 
 
 def _compare_home(entry: Entry, want: Wanted, host: Host) -> Difference:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from ...models.errors import Permanent
-from ..entry import Difference, Entry, View
+from ..entry import Difference, Entry, View, said_replaced
 from ..host import Host, tls
 
 _WEB = frozenset({"web"})
@@ -29,7 +28,7 @@ class Certificate:
         if is_ == to_be:
             return {}
         difference = {"certificate": "changed" if is_[0] and to_be[0] else "made" if to_be[0] else "removed"}
-        return difference | ({"replaced": f"id {replaced}"} if replaced else {})
+        return difference | said_replaced(replaced)
 
     def prepare(self, entry: Entry, host: Host, view: View) -> None:
         """See Reconciler."""
@@ -38,8 +37,8 @@ class Certificate:
 
     def stage(self, entry: Entry, host: Host, view: View) -> None:
         """See Reconciler."""
-        if replaced := _replaced(entry, host):
-            host.tls.drop(replaced)
+        for owner in _replaced(entry, host):
+            host.tls.drop(owner)
         file, content = wanted(entry)
         if file:
             host.tls.put(entry.id, file, content)
@@ -57,15 +56,10 @@ class Certificate:
             host.tls.verify(entry.name, content)
 
 
-def _replaced(entry: Entry, host: Host) -> int | None:
-    """An earlier id that holds the file here. Raises Permanent for one that the entry does not replace: an orphan."""
+def _replaced(entry: Entry, host: Host) -> list[int]:
     file, _ = wanted(entry)
     holder = host.tls.holder(file) if file else None
-    if holder in (None, entry.id):
-        return None
-    if holder is not None and holder > entry.replaces:
-        raise Permanent(f"{entry.name} is held here by id {holder}, an orphan that id {entry.id} does not replace")
-    return holder
+    return entry.replaced([] if holder is None else [holder])
 
 
 RECONCILER = Certificate()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from ...models.errors import Permanent
 from ..belonging import expect_account
 from ..cron.entry import CronEntry
-from ..entry import Difference, Entry, View
+from ..entry import Difference, Entry, View, said_replaced
 from ..host import Host
 
 _SERVES = frozenset({"web", "ssh"})
@@ -29,9 +28,9 @@ class Cron:
     def compare(self, entry: Entry, host: Host, view: View) -> Difference:
         """See Reconciler. Raises Permanent if an orphan has the name."""
         is_, to_be = host.cron.get(entry.id), wanted(entry)
-        replaced = _replaced(entry, host)
+        replaced = entry.replaced(host.cron.tree.holders(entry.name))
         if is_ == to_be:
-            return {"replaced": ", ".join(f"id {owner}" for owner in replaced)} if replaced else {}
+            return said_replaced(replaced)
         if not is_ or not to_be:
             return {"entry": "made" if to_be else "removed"}
         changed = [part for part in (*_PARTS, "account_id") if getattr(is_, part) != getattr(to_be, part)]
@@ -47,7 +46,7 @@ class Cron:
 
     def stage(self, entry: Entry, host: Host, view: View) -> None:
         """See Reconciler."""
-        for owner in _replaced(entry, host):
+        for owner in entry.replaced(host.cron.tree.holders(entry.name)):
             host.cron.drop(owner)
         if want := wanted(entry):
             host.cron.put(want)
@@ -61,15 +60,6 @@ class Cron:
         """See Reconciler."""
         if wanted(entry):
             host.cron.verify()
-
-
-def _replaced(entry: Entry, host: Host) -> list[int]:
-    """Earlier ids that hold the name here. Raises Permanent for one that the entry does not replace: an orphan."""
-    holders = sorted(host.cron.tree.holders(entry.name) - {entry.id}) if entry.spec is not None else []
-    for owner in holders:
-        if owner > entry.replaces:
-            raise Permanent(f"{entry.name} is held here by id {owner}, an orphan that id {entry.id} does not replace")
-    return holders
 
 
 RECONCILER = Cron()

@@ -8,7 +8,7 @@ from marshmallow import ValidationError
 
 from ...models import names
 from ...models.errors import Permanent, Temporary
-from ..entry import Difference, Entry, Spec, View
+from ..entry import Difference, Entry, Spec, View, said_replaced
 from ..host import Host
 from ..host.book import User
 from ..host.site import Site, label
@@ -63,8 +63,7 @@ class Domain:
             difference["document root"] = "made"
         if "web" not in entry.roles:
             return difference
-        if replaced := _replaced(entry, host):
-            difference["replaced"] = ", ".join(f"id {owner}" for owner in sorted(replaced))
+        difference |= said_replaced(entry.replaced(host.apache.tree.holders(label(entry.name))))
         _compare_files(host.apache.files(entry.id), site(entry, spec).render() if spec else {}, difference)
         flag, wanted = host.apache.suspended(entry.id), bool(spec and spec["suspended"])
         if flag != wanted:
@@ -91,7 +90,7 @@ class Domain:
             host.homes.make_wanted(entry.spec["account"], str(_root(entry, entry.spec)))
         if "web" not in entry.roles:
             return
-        for owner in _replaced(entry, host):
+        for owner in entry.replaced(host.apache.tree.holders(label(entry.name))):
             host.apache.drop(owner)
         if entry.spec:
             # An account of the same round has staged its rows before.
@@ -142,19 +141,6 @@ def _needs_root(entry: Entry, spec: Spec, host: Host) -> bool:
     if root is None or spec["suspended"]:
         return False
     return host.homes.needs_root(spec["account"], root, bool(was and _root(entry, was) == root))
-
-
-def _replaced(entry: Entry, host: Host) -> set[int]:
-    """Earlier ids that hold the name here. Raises Permanent for one that the entry does not replace: an orphan."""
-    if entry.spec is None:
-        return set()
-    holders = host.apache.tree.holders(label(entry.name)) - {entry.id}
-    for owner in sorted(holders):
-        if owner > entry.replaces:
-            raise Permanent(
-                f"{entry.name} is held on this node by id {owner}, an orphan that id {entry.id} does not replace"
-            )
-    return holders
 
 
 def _compare_files(is_: dict[str, bytes], to_be: dict[str, bytes], difference: Difference) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ...models.errors import Permanent, Temporary
+from ...models.errors import Temporary
 from ..belonging import expect_account
-from ..entry import Difference, Entry, View
+from ..entry import Difference, Entry, View, said_replaced
 from ..host import Host
 from ..host.ftp_rows import FtpLogin as Row
 
@@ -37,8 +37,7 @@ class FtpLogin:
         """See Reconciler. Raises Permanent if an orphan has the name."""
         difference = {"folder": "made"} if not _has_home(entry, host) or _needs_folder(entry, host) else {}
         is_, to_be = host.ftp.of(entry.id), wanted(entry)
-        if replaced := _replaced(entry, host):
-            difference["replaced"] = ", ".join(f"id {owner}" for owner in replaced)
+        difference |= said_replaced(entry.replaced(host.ftp.holders(entry.name)))
         if not is_ or not to_be:
             return difference | ({"login": "made" if to_be else "removed"} if is_ or to_be else {})
         if is_.password != to_be.password:
@@ -65,9 +64,10 @@ class FtpLogin:
     def stage(self, entry: Entry, host: Host, view: View) -> None:
         """See Reconciler."""
         want = wanted(entry)
-        gone = [host.ftp.of(owner) for owner in (entry.id, *_replaced(entry, host))]
+        replaced = entry.replaced(host.ftp.holders(entry.name))
+        gone = [host.ftp.of(owner) for owner in (entry.id, *replaced)]
         self._ending[entry.id] = [row for row in gone if row and _is_narrowed(row, want)]
-        for owner in _replaced(entry, host):
+        for owner in replaced:
             host.ftp.drop(owner)
         if want:
             host.ftp.put(want)
@@ -109,15 +109,6 @@ def _has_home(entry: Entry, host: Host) -> bool:
     if spec is None or "storage" not in entry.roles or not spec["folder"]:
         return True
     return bool(host.homes.owner(spec["account"]) == spec["account_id"])
-
-
-def _replaced(entry: Entry, host: Host) -> list[int]:
-    """Earlier ids that hold the name here. Raises Permanent for one that the entry does not replace: an orphan."""
-    holders = sorted(host.ftp.holders(entry.name) - {entry.id}) if entry.spec is not None else []
-    for owner in holders:
-        if owner > entry.replaces:
-            raise Permanent(f"{entry.name} is held here by id {owner}, an orphan that id {entry.id} does not replace")
-    return holders
 
 
 def _said(value: object) -> str:

@@ -125,10 +125,8 @@ def test_one_rename_switches_haproxys_file(director: Director, tmp_path: Path) -
     director.drop(12)
     director.restore(12)
     assert not director.changed()
-    assert director.replaced(replace(WEB1, owner=99), 12) == [12]
-    assert director.replaced(replace(HTTP, owner=99, name="web1"), 12) == []
-    with pytest.raises(Permanent, match="id 12, an orphan"):
-        director.replaced(replace(WEB1, owner=99), 11)
+    assert director.holders(replace(WEB1, owner=99)) == {12}
+    assert director.holders(replace(HTTP, owner=99, name="web1")) == set()
 
 
 def test_an_operators_file_is_kept(tmp_path: Path) -> None:
