@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -14,7 +13,7 @@ from sqlalchemy import Connection, Engine, Row, func, insert, select, tuple_, up
 
 from ..models import nouns, states
 from ..models.crash import crash_point
-from ..models.errors import Conflict, Invalid, NotFound, Refused
+from ..models.errors import Conflict, Refused
 from ..models.moment import now as time_now
 from ..models.settings import Manager
 from ..models.store import Job, Placement, Resource, Revision, retried, writing
@@ -27,21 +26,18 @@ from . import (
     grace,
     hold,
     leftovers,
-    limits,
     making,
     membership,
     numbers,
     ownership,
     stages,
 )
-from .cancel import Cancel, cancel, refuse_retry
-from .difference import difference
+from .cancel import refuse_retry
+from .deciding import Decided, decide, not_found
 from .events import Happened, record
-from .making import keep_manager_fields
 from .opening import Change, open_job
 from .payload import rendered
-from .revert import revert
-from .surroundings import Surroundings, wanted_spec
+from .surroundings import Surroundings
 from .wish import Receipt, Wish, mark
 
 
@@ -126,21 +122,6 @@ def _lock(connection: Connection, wishes: Sequence[Wish]) -> None:
     connection.execute(placed)
 
 
-@dataclass(frozen=True)
-class _Decided:
-    """A wish that was checked: what is wanted now, and of what it takes the place."""
-
-    noun: nouns.Noun
-    name: str
-    mark: str
-    living: Row[Any] | None
-    before: nouns.Spec | None
-    spec: nouns.Spec | None
-    changed: dict[str, str]
-    destroys: bool
-    undo: Cancel | None
-
-
 def submit_one(connection: Connection, around: Surroundings, wish: Wish, now: datetime, *, is_dry: bool = False,
                released: Row[Any] | None = None) -> Receipt:  # fmt: skip
     """One wish, in the caller's transaction. `released`: the job it was held as. Raises Refused."""
@@ -156,7 +137,7 @@ def submit_one(connection: Connection, around: Surroundings, wish: Wish, now: da
         return dropped
     if wish.verb == "retry":
         refuse_retry(connection, noun, name, wish.fields)
-    decided = _decide(connection, around, noun, name, its_mark, wish, is_released=released is not None)
+    decided = decide(connection, around, noun, name, its_mark, wish, is_released=released is not None)
     living = decided.living
     if living and not decided.changed and wish.verb not in ("retry", "cancel"):
         return Receipt(noun.name, name, living.id, living.generation, None, 0, {})
@@ -166,31 +147,7 @@ def submit_one(connection: Connection, around: Surroundings, wish: Wish, now: da
     return replace(_carry_out(connection, around, decided, wish, now, released), held=is_held)
 
 
-def _decide(connection: Connection, around: Surroundings, noun: nouns.Noun, name: str, its_mark: str, wish: Wish, *,
-            is_released: bool) -> _Decided:  # fmt: skip
-    undo = cancel(connection, noun, name, wish.fields.get("job")) if wish.verb == "cancel" else None
-    following.lock(connection, noun, name)
-    living = undo.resource if undo else _living(connection, noun.name, name)
-    before = wanted_spec(connection, living.id, living.generation) if living else None
-    if wish.if_generation is not None and wish.if_generation != (living.generation if living else 0):
-        at = living.generation if living else "none"
-        raise Conflict(f"{noun.name} {name} is at generation {at}, not {wish.if_generation}", hint="read it again")
-    spec = undo.spec if undo else _wanted(connection, noun, name, wish, living, before)
-    numbered = before or (undo.spec if undo else None)
-    if spec is not None:
-        spec = ownership.inherit(noun, name, keep_manager_fields(noun, spec, numbered), before, around)
-        if wish.parent is None and undo is None:
-            limits.check(noun, name, spec, before, around)
-    if not wish.is_of_lost_node:
-        noun.check(name, spec, before, around)
-    if spec is not None:
-        spec = noun.number(spec, numbered, around)
-    is_counted = not is_released and wish.parent is None and not wish.is_of_lost_node
-    destroys = is_counted and noun.destroys(spec, before)
-    return _Decided(noun, name, its_mark, living, before, spec, difference(noun, before, spec), destroys, undo)
-
-
-def _carry_out(connection: Connection, around: Surroundings, decided: _Decided, wish: Wish, now: datetime,
+def _carry_out(connection: Connection, around: Surroundings, decided: Decided, wish: Wish, now: datetime,
                released: Row[Any] | None) -> Receipt:  # fmt: skip
     """Writes it all: the resource with its revision and claims, the job with what it opens, the event."""
     noun, name, living, before, spec = decided.noun, decided.name, decided.living, decided.before, decided.spec
@@ -226,7 +183,7 @@ def _carry_out(connection: Connection, around: Surroundings, decided: _Decided, 
                    grace_until_at, owned=owned)  # fmt: skip
 
 
-def _with_owned(connection: Connection, around: Surroundings, decided: _Decided, wish: Wish, resource_id: int,
+def _with_owned(connection: Connection, around: Surroundings, decided: Decided, wish: Wish, resource_id: int,
                 job_id: int, grace_until_at: datetime | None, now: datetime) -> Mapping[str, int]:  # fmt: skip
     """What belongs to it goes, or comes back, with it, and what follows from it follows: by jobs below this one."""
     wishes: list[Wish] = []
@@ -270,49 +227,6 @@ def _earlier(connection: Connection, wish: Wish, mark: str) -> Receipt | None:
     return Receipt(job.noun, job.name, job.resource_id, job.generation, job.id, job.targets, {}, held=is_held)
 
 
-def _living(connection: Connection, noun: str, name: str) -> Row[Any] | None:
-    return connection.execute(
-        select(Resource)
-        .where(Resource.noun == noun, Resource.name == name, Resource.absent.is_(False))
-        .with_for_update(key_share=True)
-    ).one_or_none()
-
-
-def _wanted(connection: Connection, noun: nouns.Noun, name: str, wish: Wish, living: Row[Any] | None,
-            before: nouns.Spec | None) -> nouns.Spec | None:  # fmt: skip
-    """The whole spec that the wish asks for; None: absent."""
-    if wish.verb == "revert":
-        return revert(connection, noun, name, wish.fields.get("job"), before)
-    verb = noun.verb(wish.verb)
-    if (verb and verb.makes) or wish.verb == "apply":
-        if verb and living:
-            held = hold.of(connection, living.id)
-            why = f"; job {held} on it is held" if held else ""
-            hint = f"onehost job release {held}" if held else f"onehost {noun.name} show {name}"
-            raise Conflict(f"{noun.name} {name} exists already{why}", hint=hint)
-        kept = {key: before[key] for key in noun.secret_fields if before and key in before and key not in wish.fields}
-        return noun.load(kept | dict(wish.fields))
-    if living is None or before is None:
-        if wish.verb == "retry":
-            return None
-        raise _not_found(connection, noun, name)
-    if wish.verb == "remove" or (verb and verb.removes):
-        return None
-    if wish.verb == "retry":
-        return before
-    if verb is None:
-        known = ", ".join(v.name for v in noun.verbs)
-        raise Invalid(f"{noun.name} has no verb {wish.verb!r}", {"verb": "unknown"}, hint=f"known: {known}")
-    return noun.load(before | dict(verb.fixed or {}) | dict(wish.fields))
-
-
-def _not_found(connection: Connection, noun: nouns.Noun, name: str) -> NotFound:
-    names = connection.execute(select(Resource.name).where(Resource.noun == noun.name, Resource.absent.is_(False)))
-    near = difflib.get_close_matches(name, list(names.scalars()), 1)
-    hint = f"did you mean {near[0]}?" if near else f"onehost {noun.name} list"
-    return NotFound(f"no such {noun.name}: {name}", hint=hint)
-
-
 def _raise(connection: Connection, noun: nouns.Noun, name: str, living: Row[Any] | None,
            spec: nouns.Spec | None, now: datetime) -> tuple[int, int, int]:  # fmt: skip
     if living:
@@ -327,7 +241,7 @@ def _raise(connection: Connection, noun: nouns.Noun, name: str, living: Row[Any]
     if spec is None:
         last = connection.execute(select(Resource.generation).where(Resource.id == replaces)).scalar_one_or_none()
         if last is None:
-            raise _not_found(connection, noun, name)
+            raise not_found(connection, noun, name)
         generation = numbers.next_generation(connection, last)
         connection.execute(
             update(Resource).where(Resource.id == replaces).values(generation=generation, changed_at=now)

@@ -59,9 +59,9 @@ MUTATIONS = (
     ),
     Mutation(
         "a name made again replaces no orphan",
-        "workers/reconcilers/account.py",
-        "> entry.replaces",
-        "> entry.replaces + (1 << 60)",
+        "workers/entry.py",
+        "if other > self.replaces:",
+        "if other > self.replaces + (1 << 60):",
         ("tests/unit/workers/test_account.py",),
     ),
     Mutation(
@@ -95,8 +95,8 @@ MUTATIONS = (
     Mutation(
         "a paused node is sent nothing",
         "producer/waiting.py",
-        "return false() if pause.EVERY in held else node_id.not_in(held)",
-        "return node_id.not_in([])",
+        "or_(Pause.node_id == pause.EVERY, Pause.node_id == node_id)",
+        "Pause.node_id == -1",
         (PAUSE,),
     ),
     Mutation(
@@ -137,7 +137,7 @@ MUTATIONS = (
     Mutation(
         "a newer wish ends a held one",
         "producer/submit.py",
-        "        hold.supersede(connection, resource_id, job_id, now)\n",
+        "        hold.supersede(connection, resource_id, opened.job_id, now)\n",
         "        pass\n",
         (HOLD,),
     ),
