@@ -64,6 +64,7 @@ class LogSplitting:
         self._every_seconds = every_seconds
         self._between_rounds = between_rounds
         self._tell = tell
+        self._news = threading.Event()
         #: How often an account of the part at work has failed.
         self._tries: Counter[int] = Counter()
 
@@ -77,6 +78,10 @@ class LogSplitting:
                 due_at = time.monotonic() + self._every_seconds
                 self._try(lambda: self.split(stop))
                 self._try(self.tell)
+
+    def wake(self) -> None:
+        """Ends a wait for Apache's signal: this process is to stop."""
+        self._news.set()
 
     def _try(self, act: Callable[[], None]) -> None:
         try:
@@ -104,7 +109,7 @@ class LogSplitting:
     def _reopen(self, stop: threading.Event) -> None:
         """Has Apache open its logs anew if it still writes to one that was set aside."""
         apache, logs = self._host.apache, self._host.access_log
-        main, done = apache.main(), threading.Event()
+        main = apache.main()
         if not main or not any(main in logs.writers(path) for path in logs.waiting()):
             return
 
@@ -114,16 +119,20 @@ class LogSplitting:
             except (HostError, OSError) as error:
                 log.warning("Apache keeps its log", extra={"action": "split", "why": str(error)[:500]})
             finally:
-                done.set()
+                self._news.set()
 
+        self._news.clear()
         self._between_rounds(act)
-        _until(done.is_set, SIGNAL_SECONDS, stop)
+        if not stop.is_set():  # after the clearing: a stop that wakes us in between is not slept through
+            self._news.wait(SIGNAL_SECONDS)
 
     def _quiet(self, stop: threading.Event) -> list[Path]:
         """Logs set aside that Apache does not write to any more, waited for a little; first the one begun before."""
         logs, at_work = self._host.access_log, self._progress.at_work()
-        # Apache tells nobody that a child has ended its last request.
-        _until(lambda: not any(map(logs.writers, logs.waiting())), CHILDREN_SECONDS, stop)
+        # Apache tells nobody that a child has ended its last request: so it is looked for, now and then, not for long.
+        until = time.monotonic() + CHILDREN_SECONDS
+        while any(map(logs.writers, logs.waiting())) and time.monotonic() < until and not stop.wait(0.25):
+            pass
         quiet = [path for path in logs.waiting() if not logs.writers(path)]
         return sorted(quiet, key=lambda path: (path.name != at_work, path.name))
 
@@ -201,11 +210,3 @@ def _part(path: Path, start: int, end: int) -> bytes:
         data = file.read(end - start if end else PART_BYTES)
     cut = data.rfind(b"\n") + 1
     return data if end or len(data) < PART_BYTES or not cut else data[:cut]
-
-
-def _until(true: Callable[[], bool], seconds: float, stop: threading.Event) -> bool:
-    until = time.monotonic() + seconds
-    while not true():
-        if time.monotonic() > until or stop.wait(0.25):
-            return False
-    return True

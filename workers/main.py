@@ -174,6 +174,7 @@ class Worker:
     def _wake(self) -> None:
         self.reporter.wake()
         self.executor.wake()
+        self._logs.wake()
 
     def _say(self, text: str) -> None:
         if text != self._state:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -98,3 +99,31 @@ def test_a_slow_download_keeps_its_line(sites: Lab) -> None:
 
     sites.wait(lambda: len(found()) >= len(wanted), 60, "a line is lost")
     assert found() == wanted
+
+
+def test_a_worker_killed_at_any_moment_loses_doubles_and_counts_nothing_twice(sites: Lab) -> None:
+    """Each second the log is split, so some of these kills are in the middle of it."""
+    wanted = []
+    for kill in range(12):
+        for number in range(6):
+            wanted.append(f"/?kill{kill}-{number}")
+            ask(sites, "node1", "bob", wanted[-1][1:])
+        time.sleep(0.13 * kill)
+        sites.supervisor("node1", "signal", "KILL", "worker")
+
+    def found() -> list[str]:
+        return [path for path in lines(sites, "node1", "bob") if "kill" in path]
+
+    sites.wait(lambda: len(found()) >= len(wanted), 60, "a line is lost")
+    assert found() == wanted
+    sites.wait(lambda: told(sites, "bob") == counted(sites, "bob"), 30, "what is counted is not what was sent")
+
+
+def told(lab: Lab, name: str) -> int:
+    return int(lab.onehost("account", "usage", name)["bytes_out"])
+
+
+def counted(lab: Lab, name: str) -> int:
+    """What the lines in an account's logs say was sent."""
+    text = "".join(lab.run("node3", "cat", LOG.format(name, node)) for node in ADDRESSES)
+    return sum(int(line.split('" ')[1].split()[1]) for line in text.splitlines())
