@@ -12,7 +12,7 @@ from .. import names
 from ..errors import Refused
 from .consent import check_parents
 from .fields import DocumentRoot, Domain, PasswordHash, PlanName, SshKey, YesNo, integer
-from .noun import Action, Claim, Noun, Option, Spec, Stage, Surroundings, Verb
+from .noun import Action, Claim, Noun, Option, Spec, Stage, Surroundings, Verb, delete
 from .plan import PlanSchema, allowed
 
 ACCESS = ("none", "sftp", "shell")
@@ -61,6 +61,7 @@ class Account(Noun):
     schema = AccountSchema
     version = (1, 1)
     secret_fields = frozenset({"password_hash"})
+    urgent_fields = frozenset({"suspended", "password_hash", "access", "ftp"})
     follows = "plan"
     following_fields = frozenset({"php_processes", "memory_mib", "shell"})
     manager_fields = frozenset({"uid", "gid", "shard", *following_fields})
@@ -85,13 +86,7 @@ class Account(Noun):
             fixed={"suspended": True},
         ),
         Verb("unsuspend", "Undo a suspension, byte for byte.", "unsuspend alice", fixed={"suspended": False}),
-        Verb(
-            "delete",
-            "Remove an account everywhere; its home goes to the trash.",
-            "delete alice --yes alice",
-            removes=True,
-            asks=True,
-        ),
+        delete("Remove an account everywhere; its home goes to the trash.", "alice"),
     )
 
     actions = (
@@ -153,11 +148,6 @@ class Account(Noun):
         if spec is None or before is None:
             return super().destroys(spec, before)
         return bool(spec["suspended"] and not before["suspended"])
-
-    def urgent(self, spec: Spec | None, applied: Mapping[str, Any] | None) -> bool:
-        if spec is None or applied is None:
-            return spec is None
-        return any(spec.get(key) != applied.get(key) for key in ("suspended", "password_hash", "access", "ftp"))
 
 
 def _check_shell(name: str, spec: Spec, around: Surroundings) -> None:

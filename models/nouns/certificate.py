@@ -9,10 +9,10 @@ from typing import Any
 
 from marshmallow import ValidationError, fields, post_load
 
-from .. import certificates, names, self_signed
-from ..errors import Invalid, Refused
-from .noun import Noun, Option, Spec, Stage, Surroundings, Verb
-from .owned import OfAccount, OfAccountSchema
+from .. import certificates, self_signed
+from ..errors import Refused
+from .noun import Noun, Option, Spec, Stage, Surroundings, Verb, delete
+from .owned import OWNER, NamedByDomain, OfAccountSchema
 
 #: A chain with its key is never longer, in characters.
 LONGEST_PEM = 64 * 1024
@@ -56,7 +56,7 @@ FILES = (
 )
 
 
-class CertificateNoun(OfAccount):
+class CertificateNoun(NamedByDomain):
     """See the module."""
 
     name = "certificate"
@@ -64,7 +64,7 @@ class CertificateNoun(OfAccount):
     schema = CertificateSchema
     # The certificate is none, but long and of no use in a record.
     secret_fields = frozenset({"certificate", "key"})
-    manager_fields = OfAccount.manager_fields | frozenset(_FACTS)
+    manager_fields = NamedByDomain.manager_fields | frozenset(_FACTS)
     columns = ("account", "names", "issuer", "not_after_at", "self_signed")
     # After the domain that it is for: both may come in one file.
     order = 42
@@ -73,7 +73,7 @@ class CertificateNoun(OfAccount):
             "create",
             "Show a certificate for a domain: the one brought, or one signed by nobody else.",
             "create shop.example.com alice --certificate fullchain.pem --key privkey.pem",
-            options=(Option("account", "Whose domain it is.", required=True, positional=True), *FILES),
+            options=(OWNER, *FILES),
             makes=True,
         ),
         Verb(
@@ -88,20 +88,8 @@ class CertificateNoun(OfAccount):
             "self-sign shop.example.com",
             fixed={"certificate": None, "key": None},
         ),
-        Verb(
-            "delete",
-            "Show the cluster's own certificate again.",
-            "delete shop.example.com --yes shop.example.com",
-            removes=True,
-            asks=True,
-        ),
+        delete("Show the cluster's own certificate again.", "shop.example.com"),
     )
-
-    def check_name(self, name: str) -> str:
-        try:
-            return names.domain(name)
-        except ValidationError as error:
-            raise Invalid(f"certificate name: {error.messages[0]}") from None
 
     def check(self, name: str, spec: Spec | None, before: Spec | None, around: Surroundings) -> None:
         if spec is None or not _is_new(spec, before):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from .. import names
 from .fields import Command, Schedule, YesNo, integer
-from .noun import Option, Spec, Stage, Surroundings, Verb
-from .owned import OfAccount, OfAccountSchema
+from .noun import Option, Spec, Stage, Verb, delete
+from .owned import OWNER, NamedInAccount, OfAccountSchema
 
 
 class CronSchema(OfAccountSchema):
@@ -27,7 +26,7 @@ OPTIONS = (
 )
 
 
-class Cron(OfAccount):
+class Cron(NamedInAccount):
     """See the module."""
 
     name = "cron"
@@ -42,7 +41,7 @@ class Cron(OfAccount):
             "Have a command of an account run at its times.",
             "create alice.backup alice '30 4 * * *' 'php bin/backup.php'",
             options=(
-                Option("account", "Whose it is.", required=True, positional=True),
+                OWNER,
                 Option("schedule", OPTIONS[0].help, required=True, positional=True),
                 Option("command", COMMAND, required=True, positional=True),
                 OPTIONS[2],
@@ -52,16 +51,8 @@ class Cron(OfAccount):
         Verb("set", "Change when or what it runs.", "set alice.backup --schedule @daily", options=OPTIONS),
         Verb("disable", "Start it no more; what runs goes on.", "disable alice.backup", fixed={"enabled": False}),
         Verb("enable", "Start it again at its times.", "enable alice.backup", fixed={"enabled": True}),
-        Verb(
-            "delete", "Remove it; what runs goes on.", "delete alice.backup --yes alice.backup", removes=True, asks=True
-        ),
+        delete("Remove it; what runs goes on.", "alice.backup"),
     )
-
-    def check_name(self, name: str) -> str:
-        return names.owned(name)
-
-    def check(self, name: str, spec: Spec | None, before: Spec | None, around: Surroundings) -> None:
-        names.check_owner(name, spec)
 
     def takes(self, spec: Spec) -> Mapping[str, int]:
         return {"cron": 1, "crons": 1}

@@ -12,8 +12,7 @@ from typing import Any
 from marshmallow import ValidationError, fields, validates_schema
 from marshmallow.validate import Length, OneOf
 
-from .. import names
-from ..errors import Invalid, Refused
+from ..errors import Refused
 from ..php_settings import effective, megabytes
 from .consent import check_parents
 from .fields import (
@@ -27,8 +26,8 @@ from .fields import (
     SiteUser,
     YesNo,
 )
-from .noun import Claim, Option, Spec, Stage, Surroundings, Verb
-from .owned import OfAccount, OfAccountSchema
+from .noun import Claim, Option, Spec, Stage, Surroundings, Verb, delete
+from .owned import OWNER, NamedByDomain, OfAccountSchema
 
 REDIRECT_STATUS = (301, 302, 307, 308)
 
@@ -80,13 +79,14 @@ OPTIONS = (
 )
 
 
-class DomainNoun(OfAccount):
+class DomainNoun(NamedByDomain):
     """See the module."""
 
     name = "domain"
     plural = "domains"
     schema = DomainSchema
     secret_fields = frozenset({"protected_users"})
+    urgent_fields = frozenset({"suspended"})
     columns = ("account", "document_root", "redirect", "php", "suspended")
     order = 40
     verbs = (
@@ -94,7 +94,7 @@ class DomainNoun(OfAccount):
             "create",
             "Make a site of an account on every node.",
             "create shop.example.com alice --document-root shop --aliases shop.example.net",
-            options=(Option("account", "Whose it is.", required=True, positional=True), *OPTIONS),
+            options=(OWNER, *OPTIONS),
             makes=True,
         ),
         Verb(
@@ -105,20 +105,8 @@ class DomainNoun(OfAccount):
         ),
         Verb("suspend", "Show a notice page.", "suspend shop.example.com", fixed={"suspended": True}),
         Verb("unsuspend", "Show the site again.", "unsuspend shop.example.com", fixed={"suspended": False}),
-        Verb(
-            "delete",
-            "Remove a site everywhere; its folder stays in the account's home.",
-            "delete shop.example.com --yes shop.example.com",
-            removes=True,
-            asks=True,
-        ),
+        delete("Remove a site everywhere; its folder stays in the account's home.", "shop.example.com"),
     )
-
-    def check_name(self, name: str) -> str:
-        try:
-            return names.domain(name)
-        except ValidationError as error:
-            raise Invalid(f"domain {name!r} is not valid: {error.messages[0]}") from None
 
     def check(self, name: str, spec: Spec | None, before: Spec | None, around: Surroundings) -> None:
         if spec is None:
@@ -132,9 +120,6 @@ class DomainNoun(OfAccount):
         if spec["php"] and not spec["redirect"] and owner and not owner[1]["php"]:
             raise Refused(f"account {spec['account']} has PHP off, so {name} cannot run it",
                           hint=f"onehost account set {spec['account']} --php, or --no-php here")  # fmt: skip
-
-    def number(self, spec: Spec, before: Spec | None, around: Surroundings) -> Spec:
-        return spec
 
     def takes(self, spec: Spec) -> Mapping[str, int]:
         return {"domains": 1, "aliases": len(spec["aliases"])}
@@ -155,11 +140,6 @@ class DomainNoun(OfAccount):
         if spec is None or before is None:
             return super().destroys(spec, before)
         return bool(spec["suspended"] and not before["suspended"])
-
-    def urgent(self, spec: Spec | None, applied: Mapping[str, Any] | None) -> bool:
-        if spec is None or applied is None:
-            return spec is None
-        return spec.get("suspended") != applied.get("suspended")
 
 
 def _check_memory(name: str, spec: Spec, owner: Spec) -> None:

@@ -10,7 +10,7 @@ from marshmallow import Schema, fields
 from .. import host_keys, self_signed
 from ..errors import Invalid
 from .fields import Domain, YesNo
-from .noun import Noun, Option, Spec, Stage, Surroundings, Verb
+from .noun import Noun, Option, Spec, Stage, Surroundings, Verb, delete
 
 #: There is one.
 NAME = "cluster"
@@ -75,13 +75,7 @@ class Identity(Noun):
             fixed={"renew": True},
             asks=True,
         ),
-        Verb(
-            "delete",
-            "Let each node show keys of its own again.",
-            "delete cluster --yes cluster",
-            removes=True,
-            asks=True,
-        ),
+        delete("Let each node show keys of its own again.", "cluster"),
     )
 
     def check_name(self, name: str) -> str:

@@ -61,6 +61,11 @@ class Verb:
     asks: bool = False
 
 
+def delete(text: str, name: str) -> Verb:
+    """The verb that removes a resource; `name` is one for its example."""
+    return Verb("delete", text, f"delete {name} --yes {name}", removes=True, asks=True)
+
+
 @dataclass(frozen=True)
 class Action:
     """Something to be done once on nodes, which is no state: at most once, soon or not at all."""
@@ -146,6 +151,8 @@ class Noun:
     following_fields: ClassVar[frozenset[str]] = frozenset()
     #: Fields that only the manager sets.
     manager_fields: ClassVar[frozenset[str]] = frozenset()
+    #: Fields of which a change must not wait behind others: a suspension, a password.
+    urgent_fields: ClassVar[frozenset[str]] = frozenset()
     #: Kinds of the numbers that `numbers` finds, each given out once (uid).
     number_kinds: ClassVar[frozenset[str]] = frozenset()
     verbs: ClassVar[Sequence[Verb]] = ()
@@ -203,8 +210,10 @@ class Noun:
         return frozenset()
 
     def urgent(self, spec: Spec | None, applied: Mapping[str, Any] | None) -> bool:
-        """Whether it must not wait behind others: a removal, a suspension, a password."""
-        return spec is None
+        """Whether it must not wait behind others: a removal, or a change of `urgent_fields`."""
+        if spec is None or applied is None:
+            return spec is None
+        return any(spec.get(key) != applied.get(key) for key in self.urgent_fields)
 
     def destroys(self, spec: Spec | None, before: Spec | None) -> bool:
         """Whether this change takes away what somebody uses: so many of them in an hour are held for a person."""

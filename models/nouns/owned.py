@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from marshmallow import Schema
+from marshmallow import Schema, ValidationError
 
+from .. import names
+from ..errors import Invalid
 from .fields import AccountName, integer
-from .noun import Noun
+from .noun import Noun, Option, Spec, Surroundings
+
+#: Whose it is, said when it is made.
+OWNER = Option("account", "Whose it is.", required=True, positional=True)
 
 
 class OfAccountSchema(Schema):
@@ -23,3 +28,23 @@ class OfAccount(Noun):
     belongs_to = "account"
     inherits = ("uid", "gid")
     manager_fields = frozenset({"account_id", "uid", "gid"})
+
+
+class NamedInAccount(OfAccount):
+    """Its name is its account's, a dot and one of its own: alice.backup."""
+
+    def check_name(self, name: str) -> str:
+        return names.owned(name)
+
+    def check(self, name: str, spec: Spec | None, before: Spec | None, around: Surroundings) -> None:
+        names.check_owner(name, spec)
+
+
+class NamedByDomain(OfAccount):
+    """Its name is a domain."""
+
+    def check_name(self, name: str) -> str:
+        try:
+            return names.domain(name)
+        except ValidationError as error:
+            raise Invalid(f"{self.name} {name!r} is not valid: {error.messages[0]}") from None

@@ -10,7 +10,7 @@ from marshmallow import Schema
 from .. import names
 from ..errors import NotFound, Refused
 from .fields import YesNo, integer
-from .noun import Noun, Option, Spec, Stage, Surroundings, Verb
+from .noun import Noun, Option, Spec, Stage, Surroundings, Verb, delete
 
 _MOST = 10**9
 
@@ -75,7 +75,7 @@ class Plan(Noun):
              options=OPTIONS, makes=True),
         Verb("set", "Change its limits, for every account that has it.", "set gold --domains 20 --crons none",
              options=OPTIONS),
-        Verb("delete", "Remove a plan that no account has.", "delete gold --yes gold", removes=True, asks=True),
+        delete("Remove a plan that no account has.", "gold"),
     )  # fmt: skip
 
     def check_name(self, name: str) -> str:

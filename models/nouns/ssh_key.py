@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 from marshmallow import fields
 from marshmallow.validate import Length
 
-from .. import host_keys, names
+from .. import host_keys
 from ..errors import Refused
 from .fields import Network, SshKey, YesNo
-from .noun import Claim, Noun, Option, Spec, Stage, Surroundings, Verb
-from .owned import OfAccount, OfAccountSchema
+from .noun import Claim, Noun, Option, Spec, Stage, Surroundings, Verb, delete
+from .owned import OWNER, NamedInAccount, OfAccountSchema
 
 
 class SshKeySchema(OfAccountSchema):
@@ -29,7 +29,7 @@ OPTIONS = (
 KEY = Option("key", "The public key, as it stands in a .pub file.")
 
 
-class SshKeyNoun(OfAccount):
+class SshKeyNoun(NamedInAccount):
     """See the module."""
 
     name = "ssh_key"
@@ -44,21 +44,18 @@ class SshKeyNoun(OfAccount):
             "Let the holder of a key into an account.",
             'create alice.laptop alice "$(cat id_ed25519.pub)" --from-networks 192.0.2.0/24',
             options=(
-                Option("account", "Whose it is.", required=True, positional=True),
+                OWNER,
                 Option("key", KEY.help, required=True, positional=True),
                 *OPTIONS,
             ),
             makes=True,
         ),
         Verb("set", "Change the key, or its limits.", "set alice.laptop --sftp-only", options=(KEY, *OPTIONS)),
-        Verb("delete", "Take the key away.", "delete alice.laptop --yes alice.laptop", removes=True, asks=True),
+        delete("Take the key away.", "alice.laptop"),
     )
 
-    def check_name(self, name: str) -> str:
-        return names.owned(name)
-
     def check(self, name: str, spec: Spec | None, before: Spec | None, around: Surroundings) -> None:
-        names.check_owner(name, spec)
+        super().check(name, spec, before, around)
         owner = around.owner("account", spec["account"]) if spec else None
         if spec and owner and spec["key"] in owner[1]["ssh_keys"]:
             raise Refused(f"the key stands in the list of account {spec['account']} already",

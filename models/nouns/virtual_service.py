@@ -11,7 +11,7 @@ from marshmallow.validate import OneOf
 from ..errors import Invalid, Refused
 from .fields import Address, integer
 from .node import ROLES
-from .noun import Claim, Noun, Option, Spec, Stage, Surroundings, Verb
+from .noun import Claim, Noun, Option, Spec, Stage, Surroundings, Verb, delete
 
 SCHEDULERS = ("wrr", "wlc")
 CHECKS = ("tcp", "http", "ssh")
@@ -57,7 +57,7 @@ class VirtualService(Noun):
             makes=True,
         ),
         Verb("set", "Change how it balances.", "set http --persistence-seconds 600", options=OPTIONS),
-        Verb("delete", "Stop serving it.", "delete http --yes http", removes=True, asks=True),
+        delete("Stop serving it.", "http"),
     )
 
     def check_name(self, name: str) -> str:
