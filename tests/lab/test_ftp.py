@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -245,9 +246,10 @@ for ask in ("LIST ..", "NLST ..", "NLST ../..", "LIST -a ../../../../..", "NLST"
             "RETR ../../../../../etc/passwd", "LIST -R ..", "CWD ..", "NLST", "NLST .."):
     said = []
     try:
-        print(ask, ftp.retrlines(ask, said.append) if ask[:3] != "CWD" else ftp.sendcmd(ask), said)
-    except (ftplib.all_errors) as error:
-        print(ask, error)
+        done = ftp.sendcmd(ask) if ask.startswith("CWD") else ftp.retrlines(ask, said.append)
+        print(done[:3], said)
+    except ftplib.all_errors as error:
+        print(str(error)[:3])
 """
 
 
@@ -261,9 +263,7 @@ def test_a_folder_moved_away_under_a_session_takes_it_nowhere(alice: Any) -> Non
     alice.run("node1", "bash", "-c", f"cd {HOME}/web && mv up/moved out")
     said = session.communicate(timeout=60)[0]
     alice.run("node1", "bash", "-c", f"rmdir {HOME}/web/out")
-    print(said)
-    for strange in ("secret", "own.txt", "root:", "passwd'", "usr"):
-        assert strange not in said.replace("secret.txt", "", 1), said
+    assert len(said.splitlines()) == 12 and not re.search("secret|own.txt|root|etc|usr", said), said
 
 
 RACER = """
