@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ..models.crash import crash_point
@@ -19,7 +20,7 @@ from . import metrics
 from .entry import Entry
 from .ledger import ROUND, Ledger
 from .outgoing import Result
-from .reconcilers import Reconciler
+from .reconcilers import Hurries, Reconciler
 from .round import Round, halves
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 
 #: Without an answer to hello for this long, in seconds, a node that was away serves what it last knew.
 ALONE_SECONDS = 120.0
+#: Suspensions and removals beyond these wait for the round under way: they are many, and each costs some files.
+HURRIED = 10
 
 
 class Executor:
@@ -66,6 +69,8 @@ class Executor:
         #: Daemons whose live configuration is broken, with the place.
         self.blocked: dict[str, str] = {}
         self.running = ""
+        #: Urgent entries that were hurried, with their generation.
+        self._hurried: dict[int, int] = {}
         self.tally = Tally()
 
     def wake(self) -> None:
@@ -92,6 +97,8 @@ class Executor:
             self._answer()
             self._act()
             entries = self._ledger.take(ROUND)
+            if len(entries) > 1 and self._hurry():
+                entries = self._ledger.take(ROUND)  # with what differed before
             if entries:
                 self.round(entries)
             self._serve_if_clean()
@@ -149,9 +156,12 @@ class Executor:
             return []
         self.rounds += 1
         self.running = f"round {self.rounds}: {len(entries)} resources"
-        work = Round(self._ledger, self._host, self._reconcilers, entries, self.signals, self.blocked)
+        between = partial(self._hurry, frozenset(entry.id for entry in entries))
+        work = self._work(entries, between)
         results = work.run()
         self._ledger.finish(results)
+        for entry in entries:
+            self._hurried.pop(entry.id, None)
         self._count(work.seconds)
         crash_point("round.recorded")
         self._reported()
@@ -160,6 +170,27 @@ class Executor:
         log.info("round", extra={"action": "round", "number": self.rounds, "entries": len(entries), "failed": failed,
                                  "seconds": {key: round(value, 4) for key, value in work.seconds.items()}})  # fmt: skip
         return results
+
+    def _work(self, entries: Sequence[Entry], between: Callable[[], object] = lambda: None) -> Round:
+        return Round(self._ledger, self._host, self._reconcilers, entries, self.signals, self.blocked, between)
+
+    def _hurry(self, but: frozenset[int] = frozenset()) -> bool:
+        """Locks out whom a suspension or removal is about that has just arrived. Whether there was any.
+
+        Called between the steps of a round of others, which may take seconds. An entry's own round does the rest.
+        """
+        found = [
+            entry for entry in self._ledger.take(HURRIED, is_urgent=True)
+            if entry.id not in but and self._hurried.get(entry.id) != entry.generation and self._locks_out(entry)
+        ]  # fmt: skip
+        if found:
+            self._work(found).hurry()
+            self._hurried |= {entry.id: entry.generation for entry in found}
+        return bool(found)
+
+    def _locks_out(self, entry: Entry) -> bool:
+        is_taken = entry.applied_spec is not None and (entry.spec is None or entry.spec.get("suspended"))
+        return bool(is_taken) and isinstance(self._reconcilers.get(entry.noun), Hurries)
 
     def _count(self, seconds: Mapping[str, float]) -> None:
         self.tally.count(metrics.ROUNDS)

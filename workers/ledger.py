@@ -117,8 +117,11 @@ class Ledger:
 
     # ---- rounds
 
-    def take(self, limit: int = ROUND, only: Sequence[int] = ()) -> list[Entry]:
-        """Open entries that are due, urgent ones first, parents before children; of one name the oldest id only."""
+    def take(self, limit: int = ROUND, only: Sequence[int] = (), *, is_urgent: bool = False) -> list[Entry]:
+        """Open entries that are due, urgent ones first, parents before children; of one name the oldest id only.
+
+        `is_urgent`: no others.
+        """
         where = f"AND id IN ({','.join(map(str, only))})" if only else ""
         # One after the other, each in the order of its index: nobody sorts all that is open.
         urgent, rest = (
@@ -126,7 +129,8 @@ class Ledger:
                 AND (not_before_at IS NULL OR not_before_at <= :now) {where} ORDER BY id LIMIT :limit)"""
             for which in (1, 0)
         )
-        rows = self._file.read(f"{urgent} UNION ALL {rest} LIMIT :limit", {"now": time.time(), "limit": limit})
+        query = urgent if is_urgent else f"{urgent} UNION ALL {rest} LIMIT :limit"
+        rows = self._file.read(query, {"now": time.time(), "limit": limit})
         return sorted((_entry(row) for row in rows), key=_turn)
 
     def due_seconds(self) -> float | None:

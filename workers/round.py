@@ -20,7 +20,7 @@ from .entry import Difference, Entry
 from .host.kept import Kept
 from .ledger import Ledger
 from .outgoing import Result
-from .reconcilers import Reconciler
+from .reconcilers import Hurries, Reconciler
 
 if TYPE_CHECKING:
     from .host import Daemon, Host
@@ -41,12 +41,15 @@ class Round:
     """The entries of one round and how far each has come."""
 
     def __init__(self, ledger: Ledger, host: Host, reconcilers: Mapping[str, Reconciler], entries: Sequence[Entry],
-                 signals: dict[str, int], blocked: dict[str, str]) -> None:  # fmt: skip
+                 signals: dict[str, int], blocked: dict[str, str],
+                 between: Callable[[], object] = lambda: None) -> None:  # fmt: skip
         self._ledger = ledger
         self._host = host
         self._reconcilers = reconcilers
         self._signals = signals
         self._blocked = blocked
+        #: Called again and again, between the steps.
+        self._between = between
         self._entries = list(entries)
         self._results: dict[int, Result] = {}
         self._differences: dict[int, Difference] = {}
@@ -73,6 +76,17 @@ class Round:
             self._end(entry, "applied")
         crash_point("round.verified")
         return list(self._results.values())
+
+    def hurry(self) -> None:
+        """Only what must not wait for the end of another round. What differs is noted before, for the own round.
+
+        What another hand changed waits all the same: a look at it would forget what the other round has staged.
+        """
+        self._untouched = self._ledger.untouched(entry.id for entry in self._entries)
+        self._entries = [entry for entry in self._entries if not self._is_edited(entry)]
+        self._compare()
+        for entry in self._alive:
+            self._try(entry, partial(_hurry, self._reconciler(entry), entry, self._host))
 
     def all(self, noun: str) -> list[Entry]:
         """What a reconciler may look at: other resources of this node."""
@@ -105,11 +119,9 @@ class Round:
 
     def _by_hand(self, entry: Entry) -> str:
         """What another hand changed of it since it was applied: kept aside, as this round overwrites it, and said."""
-        if entry.id not in self._untouched or not self._host.daemons:
+        if not self._is_edited(entry):
             return ""
-        before = replace(entry, spec=entry.applied_spec, generation=entry.applied)
-        if not self._reconciler(entry).compare(before, self._host, self):
-            return ""
+        before = _before(entry)
         ids, kept = self._ledger.ids(), Kept(self._host.machine)
         found = drift.look(self._host, self._reconcilers, [before], ids, entry.roles, self)
         found = [each for each in found if each.owner == entry.id]
@@ -119,12 +131,18 @@ class Round:
         words = "; ".join(f"{each.path} {each.what}".strip() for each in found)
         return f"{words}; what was there is kept in {kept.folder}" if kept.is_used else words
 
+    def _is_edited(self, entry: Entry) -> bool:
+        if entry.id not in self._untouched or not self._host.daemons:
+            return False
+        return bool(self._reconciler(entry).compare(_before(entry), self._host, self))
+
     def _stage(self) -> None:
         for step in ("prepare", "stage"):
             for entry in self._alive:
                 self._step(entry, step)
 
     def _step(self, entry: Entry, step: str) -> None:
+        self._between()
         self._try(entry, lambda: getattr(self._reconciler(entry), step)(entry, self._host, self))
 
     def _try(self, entry: Entry, act: Callable[[], Any]) -> None:
@@ -253,11 +271,21 @@ class Round:
             daemon.settle()
 
     def _timed(self, phase: str, act: Callable[[], None]) -> None:
+        self._between()
         began = time.monotonic()
         try:
             act()
         finally:
             self.seconds[phase] = self.seconds.get(phase, 0.0) + time.monotonic() - began
+
+
+def _before(entry: Entry) -> Entry:
+    return replace(entry, spec=entry.applied_spec, generation=entry.applied)
+
+
+def _hurry(reconciler: Reconciler, entry: Entry, host: Host) -> None:
+    if isinstance(reconciler, Hurries):
+        reconciler.hurry(entry, host)
 
 
 def halves(ids: Sequence[int]) -> list[Sequence[int]]:

@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import json
 import time
+from itertools import pairwise
 from typing import Any
 
 from onehost.tests.lab.conftest import Lab
 
 ACCOUNT, DOMAIN, PASSWORD = "held", "held.example.org", "correct-horse-1"
 WAYS = ("http", "https", "ftp", "ssh", "sftp")
-#: How long it is tried before and after the suspension, in seconds.
-BEFORE_SECONDS, AFTER_SECONDS = 4.0, 8.0
+#: How long it is tried before the suspension is asked for and after it was committed, in seconds.
+BEFORE_SECONDS, AFTER_SECONDS = 4.0, 6.0
 MAKE = """
 onehost = Onehost(actor="bench")
 receipts = [onehost.account_create(NAME, domain=f"{NAME}.example.com", access="shell", password=WORD)]
@@ -20,16 +21,17 @@ print(json.dumps(onehost.wait(receipts[0], seconds=60)["state"]))
 receipts.append(onehost.submit([onehost.wish("domain", DOMAIN, "create", {"account": NAME})])[0])
 print(json.dumps(onehost.wait(receipts[1], seconds=60)["state"]))
 """
+OPTIONS = ("-o", "LogLevel=QUIET", "-o", "PreferredAuthentications=password", "-o", "NumberOfPasswordPrompts=1",
+           "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null")  # fmt: skip
 #: Every way in on every node, again and again, each in a thread of its own; what counts is the end of a try that went
 #: well, so each time is a little late.
 TRY = """
-import ftplib, json, socket, ssl, subprocess, sys, threading, time
-NAME, DOMAIN, WORD, until = sys.argv[1], sys.argv[2], sys.argv[3], time.time() + float(sys.argv[4])
-last, tries, lock = {}, {}, threading.Lock()
+import ftplib, json, os, socket, ssl, subprocess, sys, threading, time
+NAME, DOMAIN, WORD = sys.argv[1:4]
+ends, last, lock = {}, {}, threading.Lock()
 context = ssl.create_default_context()
 context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-SSH = ["-o", "LogLevel=ERROR", "-o", "PreferredAuthentications=password", "-o", "NumberOfPasswordPrompts=1",
-       "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]
+SSH = OPTIONS
 def page(client):
     client.sendall(f"GET / HTTP/1.1\\r\\nHost: {DOMAIN}\\r\\nConnection: close\\r\\n\\r\\n".encode())
     return client.recv(20).startswith(b"HTTP/1.1 200")
@@ -51,24 +53,24 @@ def ssh(address):
 def sftp(address):
     return "web" in said("sftp", "-o", "BatchMode=no", *SSH, "-b", "-", f"{NAME}@{address}", stdin="ls")
 def again(way, address):
-    while time.time() < until:
+    while not os.path.exists("/tmp/enough"):
         try:
             good = way(address)
         except (OSError, EOFError, ftplib.Error, subprocess.SubprocessError):
             good = False
         with lock:
             key = f"{way.__name__} {address}"
-            tries[key] = tries.get(key, 0) + 1
+            ends.setdefault(key, []).append(time.time())
             if good:
-                last[key] = time.time()
+                last[key] = ends[key][-1]
         time.sleep(0.02 if way in (http, https) else 0.2)
 threads = [threading.Thread(target=again, args=(way, address))
-           for way in (http, https, ftp, ssh, sftp) for address in sys.argv[5:]]
+           for way in (http, https, ftp, ssh, sftp) for address in sys.argv[4:]]
 for thread in threads:
     thread.start()
 for thread in threads:
     thread.join()
-print(json.dumps({"last": last, "tries": tries}))
+print(json.dumps({"last": last, "ends": ends}))
 """
 SUSPEND = """
 onehost = Onehost(actor="bench")
@@ -78,6 +80,8 @@ committed = time.time()
 job = onehost.wait(receipt, seconds=60)
 print(json.dumps({"called": called, "committed": committed, "state": job["state"], "ended": time.time()}))
 """
+#: A shell that is open; the last of its lines is when it was ended.
+SHELL = "while sleep 0.1; do date +%s.%N; done"
 #: The account's home: names, modes, owners, sizes, times of files, contents.
 HOME = "cd /home/NAME && find . -printf '%P %y %m %U %G %l\\n' | sort; find . -type f -printf '%P %s %T@\\n' | sort; " \
        "find . -type f -print0 | sort -z | xargs -0 sha256sum"  # fmt: skip
@@ -108,25 +112,54 @@ def _looks(lab: Lab) -> dict[str, str]:
     return found
 
 
-def _tried(lab: Lab, seconds: float) -> Any:
+def _start(lab: Lab) -> Any:
+    lab.run("client", "rm", "-f", "/tmp/enough")
     addresses = [f"10.77.0.1{number}" for number, _ in enumerate(lab.nodes, 1)]
-    return lab.start("client", "python3", "-c", TRY, ACCOUNT, DOMAIN, PASSWORD, str(seconds), *addresses)
+    return lab.start(
+        "client",
+        "python3",
+        "-c",
+        TRY.replace("OPTIONS", repr(OPTIONS)),
+        ACCOUNT,
+        DOMAIN,
+        PASSWORD,
+        *addresses,
+    )
+
+
+def _end(lab: Lab, trying: Any) -> Any:
+    lab.run("client", "touch", "/tmp/enough")
+    return json.loads(trying.communicate(timeout=90)[0].splitlines()[-1])
 
 
 def measure(lab: Lab) -> dict[str, str]:
     """Suspends it. Gives how everything looked before."""
     before = _looks(lab)
-    trying = _tried(lab, BEFORE_SECONDS + AFTER_SECONDS)
+    shells = [lab.start("client", "sshpass", "-p", PASSWORD, "ssh", *OPTIONS, f"{ACCOUNT}@10.77.0.1{number}", SHELL)
+              for number, _ in enumerate(lab.nodes, 1)]  # fmt: skip
+    trying = _start(lab)
     time.sleep(BEFORE_SECONDS)
     said = lab.python("manager", f"NAME = {ACCOUNT!r}\n" + SUSPEND)
-    tried = json.loads(trying.communicate(timeout=90)[0].splitlines()[-1])
+    time.sleep(max(0.0, said["committed"] + AFTER_SECONDS - time.time()))
+    tried = _end(lab, trying)
     print(f"a suspension meanwhile: committed after {said['committed'] - said['called']:.2f} s, {said['state']} on all "
-          f"nodes after {said['ended'] - said['called']:.2f} s; last good try after it was submitted:")  # fmt: skip
+          f"nodes after {said['ended'] - said['called']:.2f} s; last good try after the commit:")  # fmt: skip
     for way in WAYS:
-        keys = [key for key in sorted(tried["tries"]) if key.split()[0] == way]
-        words = [f"{tried['last'][key] - said['called']:+.2f} s" if key in tried["last"] else "never" for key in keys]
-        print(f"  {way:5} " + ", ".join(f"{node} {word}" for node, word in zip(lab.nodes, words, strict=True))
-              + f"  ({sum(tried['tries'][key] for key in keys)} tries)")  # fmt: skip
+        keys = [key for key in sorted(tried["ends"]) if key.split()[0] == way]
+        words = [
+            f"{tried['last'][key] - said['committed']:+.2f} s" if key in tried["last"] else "never" for key in keys
+        ]
+        pause = max(later - earlier for key in keys for earlier, later in pairwise(tried["ends"][key]))
+        since = sum(end > said["committed"] for key in keys for end in tried["ends"][key])
+        tries = sum(len(tried["ends"][key]) for key in keys)
+        print(
+            f"  {way:5} " + ", ".join(f"{node} {word}" for node, word in zip(lab.nodes, words, strict=True))
+            + f"  ({tries} tries, {since} of them after the commit, at most {pause:.1f} s apart)"
+        )  # fmt: skip
+    lines = [[line for line in shell.communicate(timeout=60)[0].splitlines() if line[:1].isdigit()] for shell in shells]
+    ended = [float(its[-1]) - said["committed"] for its in lines]
+    print("  a shell that was open ended: " + ", ".join(
+        f"{node} {at:+.2f} s" for node, at in zip(lab.nodes, ended, strict=True)))  # fmt: skip
     return before
 
 
@@ -138,5 +171,7 @@ def undo(lab: Lab, before: dict[str, str]) -> None:
     lines = sum(text.count("\n") for text in before.values())
     print(f"unsuspended: home, configuration and pages of {len(lab.nodes)} nodes ({lines} lines of hashes, modes, rows "
           f"and pages) are byte for byte as before: {'no: ' + ', '.join(differ) if differ else 'yes'}")  # fmt: skip
-    tried = json.loads(_tried(lab, 3).communicate(timeout=90)[0].splitlines()[-1])
-    print(f"  ways in that are open again: {len(tried['last'])} of {len(tried['tries'])}")
+    trying = _start(lab)
+    time.sleep(3)
+    tried = _end(lab, trying)
+    print(f"  ways in that are open again: {len(tried['last'])} of {len(tried['ends'])}")

@@ -78,7 +78,7 @@ class Users:
         self._retired.add(owner)
 
     def lock_now(self, owner: int) -> None:
-        """Locks an account at once, outside of any round's switch: for one whose name is given to another."""
+        """Locks an account at once, outside of any round's switch: its name is given to another, or it is suspended."""
         user = self.of(owner)
         if user and not user.locked:
             self._write({**self.book().users, user.name: user.locked_out()})

@@ -42,6 +42,15 @@ class Reconciler(Protocol):
 
 
 @runtime_checkable
+class Hurries(Protocol):
+    """A reconciler of which some changes must not wait until the round under way has ended."""
+
+    def hurry(self, entry: Entry, host: Host) -> None:
+        """Takes away what a suspension or removal takes away, without any daemon; its own round does the rest."""
+        ...
+
+
+@runtime_checkable
 class Acts(Protocol):
     """A reconciler whose noun has actions."""
 

@@ -75,10 +75,15 @@ class Account:
             _needs_root(entry, want, host)
         if entry.spec and _lacks_sessions(entry, want, host):
             host.homes.make_sessions(entry.name, entry.spec["uid"], entry.spec["gid"])
-        if want.notice or (entry.spec is None and host.apache.files(entry.id)):
-            host.apache.suspend(entry.id)
-        if (uid := _ftp_uid(entry, host)) and (want.suspended or entry.spec is None):
-            host.ftp.lock(uid)
+        _hide(entry, want, host)
+
+    def hurry(self, entry: Entry, host: Host) -> None:
+        """See Hurries: no page, no new login, and what runs is ended."""
+        want, user = wanted(entry), host.users.of(entry.id)
+        _hide(entry, want, host)
+        if user and (want.suspended or entry.spec is None):
+            host.users.lock_now(entry.id)
+            host.sessions.end(user.uid, entry.name, Php.BUSY)
 
     def stage(self, entry: Entry, host: Host, view: View) -> None:
         """See Reconciler."""
@@ -155,6 +160,14 @@ class Account:
         host.apache.resume(owner)
         if "storage" in entry.roles:
             host.homes.trash(entry.name, owner, datetime.now(UTC))
+
+
+def _hide(entry: Entry, want: Wanted, host: Host) -> None:
+    """A suspension or removal shows as the notice, and locks FTP."""
+    if want.notice or (entry.spec is None and host.apache.files(entry.id)):
+        host.apache.suspend(entry.id)
+    if (uid := _ftp_uid(entry, host)) and (want.suspended or entry.spec is None):
+        host.ftp.lock(uid)
 
 
 def _replaced(entry: Entry, host: Host) -> list[int]:

@@ -75,14 +75,18 @@ class Domain:
         spec = entry.spec
         if "web" in entry.roles:
             host.require(frozenset({"web"}))
-            if spec["suspended"] if spec else host.apache.files(entry.id):
-                host.apache.suspend(entry.id)
+        self.hurry(entry, host)
         if spec is None:
             return
         if not spec["suspended"]:
             _require_home(spec, host)
             if _needs_root(entry, spec, host) and "storage" in entry.roles:
                 host.homes.want_root(spec["account"], spec["uid"], spec["gid"], str(_root(entry, spec)))
+
+    def hurry(self, entry: Entry, host: Host) -> None:
+        """See Hurries: the notice instead of the site."""
+        if "web" in entry.roles and (entry.spec["suspended"] if entry.spec else host.apache.files(entry.id)):
+            host.apache.suspend(entry.id)
 
     def stage(self, entry: Entry, host: Host, view: View) -> None:
         """See Reconciler. Folders are made here, all that a round wants of one account in one go."""

@@ -11,7 +11,7 @@ import pytest
 from onehost.models.errors import Permanent, Temporary
 from onehost.workers.entry import Difference, Entry, View
 from onehost.workers.host import Host
-from onehost.workers.reconcilers import reconcilers
+from onehost.workers.reconcilers import Hurries, reconcilers
 
 ACCOUNT = reconcilers()["account"]
 ALL = frozenset({"web", "ssh", "storage"})
@@ -166,3 +166,17 @@ def test_a_removal_that_fails_half_way_serves_nothing(host: Host) -> None:
         daemon.switch()
     user = host.users.get("alice")
     assert user and user.locked and host.apache.suspended(5)
+
+
+def test_a_suspension_in_a_hurry_locks_out_and_its_own_round_does_the_rest(host: Host) -> None:
+    apply(host, ENTRY)
+    entry = after(ENTRY, suspended=True)
+    assert isinstance(ACCOUNT, Hurries)
+    ACCOUNT.hurry(entry, host)
+    user = host.users.of(ENTRY.id)
+    assert user and user.locked and user.access == "none" and host.apache.suspended(ENTRY.id)
+    assert "suspended" not in ACCOUNT.compare(entry, host, VIEW)
+    apply(host, entry)
+    assert apply(host, after(entry, suspended=False))["suspended"] == "yes -> no"
+    user = host.users.of(ENTRY.id)
+    assert user and not user.locked and not host.apache.suspended(ENTRY.id)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from onehost.models.errors import Pending, Permanent, Temporary
+from onehost.workers.entry import Entry
 from onehost.workers.executor import Executor
 from onehost.workers.ledger import Ledger
 
@@ -392,3 +393,47 @@ class _StopWhenIdle:
 
     def is_set(self) -> bool:
         return self._node.ledger.counts()["open"] == 0
+
+
+class Hurrying(FakeReconciler):
+    def hurry(self, entry: Entry, host: FakeHost) -> None:
+        self._call("hurry", entry)
+
+
+def suspension(id_: int, generation: int) -> dict[str, Any]:
+    return letter(id_, generation, spec={"document_root": f"notice{id_}", "suspended": True})
+
+
+def test_a_suspension_does_not_wait_for_the_end_of_a_round(node: Node) -> None:
+    node.reconciler = Hurrying()
+    node.start()
+    node.want("one", "two", "three")
+    node.round()
+    node.want("new", first=10)
+
+    def arrives(step: str, entry: Entry) -> None:
+        if (step, entry.id) == ("stage", 10) and not node.ledger.urgent_open():
+            node.ledger.store([suspension(2, 2)])
+
+    node.reconciler.act = arrives
+    node.reconciler.calls.clear()
+    assert outcomes(node.round()) == {10: "applied"}
+    assert [each for each in node.reconciler.calls if each[0] in ("hurry", "verify")] == [("hurry", 2), ("verify", 10)]
+    assert node.apache.live[2] == "two", "the rest is done by its own round"
+    assert outcomes(node.round()) == {2: "applied"}
+    assert node.apache.live[2] == "notice2" and node.acks()[-1]["difference"] == {"site": "changed"}
+    assert node.reconciler.calls.count(("hurry", 2)) == 1
+
+
+def test_what_another_hand_changed_is_not_hurried(node: Node) -> None:
+    node.reconciler = Hurrying()
+    node.start()
+    node.want("one", "two")
+    node.round()
+    node.apache.live[2] = node.apache.staged[2] = "by hand"
+    node.want("new", first=10)
+    node.reconciler.act = lambda step, entry: (
+        node.ledger.store([suspension(2, 2)]) if (step, entry.id) == ("stage", 10) else None
+    )
+    assert outcomes(node.round()) == {10: "applied"}
+    assert ("hurry", 2) not in node.reconciler.calls
