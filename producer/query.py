@@ -39,6 +39,13 @@ def resources(connection: Connection, noun: str) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
+def names(connection: Connection, noun: str, prefix: str, most: int) -> list[str]:
+    """Names of living resources that begin so, in their order."""
+    begins = func.substr(Resource.name, 1, len(prefix)) == prefix
+    its = (Resource.noun == noun, Resource.absent.is_(False), begins)
+    return list(connection.execute(select(Resource.name).where(*its).order_by(Resource.name).limit(most)).scalars())
+
+
 def _as_number(condition: Any) -> Any:
     return case((condition, 1), else_=0)
 

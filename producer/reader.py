@@ -91,6 +91,11 @@ class Reader:
         with reading(self.engine) as connection:
             return query.resources(connection, nouns.noun(noun).name)
 
+    def names(self, noun: str, prefix: str, most: int) -> Sequence[str]:
+        """Names of a noun that begin so, in their order, so many at most."""
+        with reading(self.engine) as connection:
+            return query.names(connection, nouns.noun(noun).name, prefix, most)
+
     def usage(self, name: str | None = None, *, plan: str | None = None) -> Sequence[dict[str, Any]]:
         """What accounts (None: all; or those of a plan) use of each of their limits. Raises NotFound."""
         with reading(self.engine) as connection:

@@ -74,3 +74,5 @@ usage = Command(
     help="What an account uses of each of its limits, and whose limit it is; without a name, one line for each.",
     example="account usage alice",
 )
+#: Stand in the noun's own group.
+COMMANDS = (usage,)

@@ -46,3 +46,5 @@ sshfp = Command(
     help="SSHFP records for a zone: for these names, else for the cluster's own.",
     example="identity sshfp cp.example.com",
 )
+#: Stand in the noun's own group.
+COMMANDS = (known_hosts, sshfp)

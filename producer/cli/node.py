@@ -15,7 +15,7 @@ from ...models import names
 from ...models.errors import Invalid
 from ...models.nouns import Noun, Verb
 from ...models.settings import WORKER_METRICS_PORT
-from . import roads
+from . import brakes, check, orphans, roads
 from .groups import Command
 from .output import tick
 from .session import Session, current
@@ -135,3 +135,5 @@ def _command() -> Command:
 
 
 credentials = _command()
+#: Stand in the noun's own group.
+COMMANDS = (credentials, check.check, orphans.orphans, brakes.pause_node, brakes.resume_node)

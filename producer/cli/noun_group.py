@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib.util
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
 
 from ...models import nouns
 from ...models.nouns import Action, Noun, Verb
-from . import account, brakes, check, given, identity, node, orphans
+from . import account, given, node
+from .completing import name_of
 from .groups import Command, Group
 from .output import cell, emit, pairs, table
 from .session import Session, current
@@ -31,15 +33,17 @@ def noun_group(noun: Noun) -> Group:
         group.add_command(_action_command(noun, action, word))
     group.add_command(_list_command(noun, word))
     group.add_command(_show_command(noun, word))
-    if noun.name == "node":
-        for command in (node.credentials, check.check, orphans.orphans, brakes.pause_node, brakes.resume_node):
-            group.add_command(command)
-    if noun.name == "account":
-        group.add_command(account.usage)
-    if noun.name == "identity":
-        for command in (identity.known_hosts, identity.sshfp):
-            group.add_command(command)
+    for command in _own(noun):
+        group.add_command(command)
     return group
+
+
+def _own(noun: Noun) -> Sequence[Command]:
+    """What a noun has beside the verbs that it declares: COMMANDS of a module here that is called as it is."""
+    if importlib.util.find_spec(f".{noun.name}", __package__) is None:
+        return ()
+    found: Sequence[Command] = getattr(importlib.import_module(f".{noun.name}", __package__), "COMMANDS", ())
+    return found
 
 
 def _verb_command(noun: Noun, verb: Verb, word: str) -> Command:
@@ -58,7 +62,8 @@ def _verb_command(noun: Noun, verb: Verb, word: str) -> Command:
             needs_something(fields, flags, f"onehost {word} {verb.name}")
         return wish(session, noun, name, verb.name, fields, how, asks=verb.asks, after=after)
 
-    params = [click.Argument(["name"]), *given.parameters(verb.options), *write_options(asks=verb.asks), *own]
+    named = click.Argument(["name"]) if verb.makes else name_of(noun)
+    params = [named, *given.parameters(verb.options), *write_options(asks=verb.asks), *own]
     return Command(verb.name, callback=run, params=params, help=verb.help, example=f"{word} {verb.example}")
 
 
@@ -66,7 +71,7 @@ def _action_command(noun: Noun, action: Action, word: str) -> Command:
     def run(name: str, **values: Any) -> int:
         return wish(current(), noun, name, action.name, {}, How.taken(values))
 
-    params = [click.Argument(["name"]), *write_options(dry_run=False, generation=False)]
+    params = [name_of(noun), *write_options(dry_run=False, generation=False)]
     text = f"{action.help} Once, within {action.deadline_seconds:g} s or not at all."
     return Command(action.name, callback=run, params=params, help=text, example=f"{word} {action.example}")
 
@@ -119,7 +124,7 @@ def _show_command(noun: Noun, word: str) -> Command:
         emit(session, found, lambda: show(session, found))
 
     text = "What is wanted of it, and where each node stands."
-    return Command("show", callback=run, params=[click.Argument(["name"])], help=text, example=f"{word} show NAME")
+    return Command("show", callback=run, params=[name_of(noun)], help=text, example=f"{word} show NAME")
 
 
 def show(session: Session, found: dict[str, Any]) -> None:

@@ -282,6 +282,23 @@ def test_as_a_program(three: CommandLine) -> None:
     assert done.returncode == 7 and not (three.folder / "store.db").exists(), "no empty file is left behind"
 
 
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [("account set ", ["alice", "albert"]), ("account show ali", ["alice"]), ("account create ", []),
+     ("node drain w", ["web1", "web2"]), ("ssh-key show ", [])],
+)  # fmt: skip
+def test_the_shell_completes_names_that_are_there(three: CommandLine, words: str, offered: list[str]) -> None:
+    three.good("account", "create", "alice", "--no-wait")
+    three.good("account", "create", "albert", "--no-wait")
+    asked = {"_ONEHOST_COMPLETE": "bash_complete", "COMP_WORDS": f"onehost {words}",
+             "COMP_CWORD": str(words.count(" ") + 1)}  # fmt: skip
+    said = three.process(**asked).stdout.decode().split()
+    assert sorted(said) == sorted(f"plain,{name}" for name in offered)
+    (three.folder / "store.db").unlink()
+    done = three.process(**asked)
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, b"", b"")
+
+
 def test_the_long_running_processes_start(three: CommandLine) -> None:
     path = three.folder / "worker.toml"
     path.write_text("colour = 1\n")
