@@ -15,6 +15,7 @@ from .asking import Asking
 from .generations import Generations
 from .homes import www_data
 from .machine import Machine
+from .own_home import OwnHome
 from .owned import Finding, Owned, check
 from .server import FOLDER
 from .site import Site
@@ -37,6 +38,8 @@ class Apache:
         self.tree = Tree(machine.path(FOLDER), derive, private)
         self._asking = Asking()
         self._generations = Generations()
+        # Its children may read what all accounts show: no link of a tenant's is to lead them to another's.
+        self._home = OwnHome(machine, "apache2", "/usr/sbin/apachectl start", f"{FOLDER}/start")
         self.serving = False
 
     def files(self, owner: int) -> dict[str, bytes]:
@@ -148,11 +151,12 @@ class Apache:
         changed |= files.ensure(path(CONFIG), server.SERVER)
         server.settle_certificate(self.machine)
         changed |= modules.settle(self.machine)
+        changed |= self._home.settle()
         if self.machine.real:
             live = self._test()
             if live[0]:
                 raise Blocked(f"apache2: {live[1]}")
-            if changed and self._main():
+            if (main := self._main()) and (changed or not self._home.has(main)):
                 # A graceful signal does not take a new ServerLimit.
                 self._systemctl("restart")
             else:
@@ -165,6 +169,8 @@ class Apache:
         self.serving = True
         if self.machine.real and not self._main():
             self._systemctl("start")
+        if self.machine.real and (main := self._main()) and not self._home.has(main):
+            raise Blocked(f"apache2: it does not run by {self._home.starter}, so links may lead from home to home")
 
     def _answers(self) -> bool:
         return self.machine.real and (self.serving or bool(self._main()))
@@ -176,6 +182,7 @@ class Apache:
         guard = Path(__file__).with_name("guard.lua").read_bytes()
         wanted = [*self.tree.owned(FOLDER, settled, known), Owned(site.SUSPENDED, mode=0o755, is_folder=True)]
         wanted.append(Owned(LOGS, mode=0o700, is_folder=True))
+        wanted += self._home.owned()
         wanted += [Owned(f"{FOLDER}/guard.lua", guard), Owned(CONFIG, server.SERVER.encode())]
         wanted += [Owned(f"{site.SUSPENDED}/{owner}", owner=owner, is_free=True) for owner in settled | known]
         closed = (FOLDER, f"{FOLDER}/trees/{self.tree.number}", site.SUSPENDED)

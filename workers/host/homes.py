@@ -111,7 +111,7 @@ class Homes:
     def root_state(self, name: str, document_root: str) -> str:
         """What is at the place of a document root: folder, missing, hidden (root is squashed here), or why it is none.
 
-        A link in the place itself counts as a folder: Apache follows it only to what has the same owner.
+        A link in the place itself counts as a folder: nothing is made there, and Apache does not follow it.
         """
         place = f"document root /home/{name}/home/{document_root}"
         parts = Path(document_root).parts

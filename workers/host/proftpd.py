@@ -20,30 +20,17 @@ from ...models.errors import Blocked, Temporary
 from . import files, server
 from .ftp_rows import READERS, FtpLogin
 from .machine import Machine
+from .own_home import OwnHome
 from .owned import Owned
 
 FOLDER = "/etc/onehost/ftp"
 USERS, GROUPS, ROOTS, TOLD = f"{FOLDER}/users", f"{FOLDER}/groups", f"{FOLDER}/roots", f"{FOLDER}/told"
 CONFIG = "/etc/proftpd/conf.d/onehost.conf"
-#: How it is started: with a /home of its own on which no link is followed.
-STARTER, UNIT = f"{FOLDER}/start", "/etc/systemd/system/proftpd.service.d/onehost.conf"
 PID = Path("/run/proftpd.pid")
 #: How long ProFTPD may take to greet, in seconds.
 GREETING_SECONDS = 5.0
 #: Where ProFTPD takes data connections; a director passes all of them on.
 PASSIVE_PORTS = (49152, 49999)
-_STARTER = """#!/bin/sh
-# onehost's own file, rewritten by its worker
-exec unshare --mount --propagation private sh -ec '
-    mount --rbind /home /home
-    mount -o remount,bind,nosymfollow,nosuid,nodev /home
-    exec /usr/sbin/proftpd -c /etc/proftpd/proftpd.conf'
-"""
-_UNIT = f"""# onehost's own file, rewritten by its worker
-[Service]
-ExecStart=
-ExecStart={STARTER}
-"""
 # Debian's proftpd.conf comes first, and in ProFTPD the first word counts: what it says too stands in <Directory> here.
 _CONFIG = f"""# onehost's own file, rewritten by its worker. Your own additions belong in another file of conf.d.
 <IfModule !mod_tls.c>
@@ -109,6 +96,8 @@ class ProFtpd:
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
+        command = "/usr/sbin/proftpd -c /etc/proftpd/proftpd.conf"
+        self._home = OwnHome(machine, "proftpd", command, f"{FOLDER}/start")
 
     def main(self) -> int:
         """The process id of its main process; 0 if it does not run."""
@@ -134,11 +123,9 @@ class ProFtpd:
         files.ensure(self._machine.path(CONFIG), _CONFIG)
         if words := self.test():
             raise Blocked(words)
-        starts_anew = files.ensure(self._machine.path(STARTER), _STARTER, 0o755)
-        if files.ensure(self._machine.path(UNIT), _UNIT) and self._machine.real:
-            self._machine.runner.run(["systemctl", "daemon-reload"], seconds=90).check(Temporary)
+        starts_anew = self._home.settle()
         told = self._machine.path(TOLD)
-        if (main := self.main()) and (starts_anew or not _follows_no_link(main)):
+        if (main := self.main()) and (starts_anew or not self._home.has(main)):
             self._systemctl("restart")
         elif main and files.read(told) != _mark():
             self._systemctl("reload")
@@ -152,9 +139,11 @@ class ProFtpd:
         """Starts it if it does not run. Raises Blocked if it runs otherwise than it should: it is stopped then."""
         if self._machine.real and not self.main():
             self._systemctl("start")
-        if (main := self.main()) and not _follows_no_link(main):
+        if (main := self.main()) and not self._home.has(main):
             self._systemctl("stop")
-            raise Blocked(f"proftpd: it does not run by {STARTER}, so no login would be locked in its folder")
+            raise Blocked(
+                f"proftpd: it does not run by {self._home.starter}, so no login would be locked in its folder"
+            )
 
     def must_greet(self) -> None:
         """Raises Temporary if it does not."""
@@ -185,18 +174,10 @@ class ProFtpd:
     def owned(self) -> list[Owned]:
         """How its own files should be."""
         return [Owned(FOLDER, mode=0o755, is_folder=True), Owned(ROOTS, mode=0o700, is_folder=True),
-                Owned(CONFIG, _CONFIG.encode()), Owned(UNIT, _UNIT.encode()),
-                Owned(STARTER, _STARTER.encode(), 0o755)]  # fmt: skip
+                Owned(CONFIG, _CONFIG.encode()), *self._home.owned()]  # fmt: skip
 
     def _systemctl(self, verb: str) -> None:
         self._machine.runner.run(["systemctl", verb, "proftpd"], seconds=90).check(Temporary)
-
-
-def _follows_no_link(pid: int) -> bool:
-    """Whether the process sees a /home on which no link is followed."""
-    rows = [row for line in (files.read(Path(f"/proc/{pid}/mountinfo")) or b"").splitlines() if (row := line.split())]
-    home = [row[5].split(b",") for row in rows if row[4] == b"/home"]
-    return bool(home) and b"nosymfollow" in home[-1]
 
 
 def _mark() -> bytes:
