@@ -156,8 +156,7 @@ class Executor:
             return []
         self.rounds += 1
         self.running = f"round {self.rounds}: {len(entries)} resources"
-        between = partial(self._hurry, frozenset(entry.id for entry in entries))
-        work = self._work(entries, between)
+        work = self._work(entries, partial(self._between, frozenset(entry.id for entry in entries)))
         results = work.run()
         self._ledger.finish(results)
         for entry in entries:
@@ -174,10 +173,15 @@ class Executor:
     def _work(self, entries: Sequence[Entry], between: Callable[[], object] = lambda: None) -> Round:
         return Round(self._ledger, self._host, self._reconcilers, entries, self.signals, self.blocked, between)
 
+    def _between(self, ids: frozenset[int]) -> None:
+        """Between the steps of a round of these, which may take seconds."""
+        if self._news.is_set():
+            self._hurry(ids)
+
     def _hurry(self, but: frozenset[int] = frozenset()) -> bool:
         """Locks out whom a suspension or removal is about that has just arrived. Whether there was any.
 
-        Called between the steps of a round of others, which may take seconds. An entry's own round does the rest.
+        An entry's own round does the rest.
         """
         found = [
             entry for entry in self._ledger.take(HURRIED, is_urgent=True)

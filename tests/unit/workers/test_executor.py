@@ -414,6 +414,7 @@ def test_a_suspension_does_not_wait_for_the_end_of_a_round(node: Node) -> None:
     def arrives(step: str, entry: Entry) -> None:
         if (step, entry.id) == ("stage", 10) and not node.ledger.urgent_open():
             node.ledger.store([suspension(2, 2)])
+            node.executor.wake()
 
     node.reconciler.act = arrives
     node.reconciler.calls.clear()
@@ -432,8 +433,12 @@ def test_what_another_hand_changed_is_not_hurried(node: Node) -> None:
     node.round()
     node.apache.live[2] = node.apache.staged[2] = "by hand"
     node.want("new", first=10)
-    node.reconciler.act = lambda step, entry: (
-        node.ledger.store([suspension(2, 2)]) if (step, entry.id) == ("stage", 10) else None
-    )
+
+    def arrives(step: str, entry: Entry) -> None:
+        if (step, entry.id) == ("stage", 10):
+            node.ledger.store([suspension(2, 2)])
+            node.executor.wake()
+
+    node.reconciler.act = arrives
     assert outcomes(node.round()) == {10: "applied"}
     assert ("hurry", 2) not in node.reconciler.calls
