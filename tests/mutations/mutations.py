@@ -66,7 +66,7 @@ MUTATIONS = (
     ),
     Mutation(
         "each acknowledgement once",
-        "producer/audit.py",
+        "producer/acknowledgements.py",
         "return [unique[each] for each in unique if each not in known]",
         "return [unique[each] for each in unique]",
         (AUDIT, SIMULATION),
@@ -269,7 +269,7 @@ MUTATIONS = (
     ),
     Mutation(
         "an action's acknowledgement moves no placement",
-        "producer/audit.py",
+        "producer/acknowledgements.py",
         'new = [(node, ack) for node, ack in taken if ack["action"] is None]',
         "new = taken",
         (ACTIONS,),
