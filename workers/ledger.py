@@ -10,15 +10,14 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..models import nouns, wire
+from ..models import wire
 from ..models.canonical import canonical
 from ..models.digest import Digest, bucket
-from ..models.errors import NotFound
 from ..models.states import Outcome
 from .actions import Actions
 from .brake import Brake
@@ -27,6 +26,7 @@ from .highest import Highest
 from .ledger_file import LedgerFile
 from .log_progress import LogProgress
 from .outgoing import FORGET, Outgoing, Result
+from .rows import as_entry, judged, turn
 from .stopped import Stopped
 
 __all__ = ["ROUND", "Ledger", "Result"]
@@ -97,7 +97,7 @@ class Ledger:
         if old is not None and old["wanted"] >= letter["generation"]:
             return False
         applied = json.loads(old["applied_spec"]) if old and old["applied_spec"] else None
-        needs, urgent = _judge(letter, spec, applied)
+        needs, urgent = judged(letter, spec, applied)
         db.execute(
             """INSERT INTO entry (id, noun, name, incarnation, wanted, spec, needs, job, verb, roles, replaces, urgent,
                                   arrived_at)
@@ -131,7 +131,7 @@ class Ledger:
         )
         query = urgent if is_urgent else f"{urgent} UNION ALL {rest} LIMIT :limit"
         rows = self._file.read(query, {"now": time.time(), "limit": limit})
-        return sorted((_entry(row) for row in rows), key=_turn)
+        return sorted((as_entry(row) for row in rows), key=turn)
 
     def due_seconds(self) -> float | None:
         """Seconds until `take` will give something; 0.0: now. None: nothing is open."""
@@ -235,13 +235,13 @@ class Ledger:
     def entries(self, noun: str) -> list[Entry]:
         """Every resource of a noun that is not to be removed, at its newest generation."""
         rows = self._file.read("SELECT * FROM entry WHERE noun = ? AND spec IS NOT NULL ORDER BY id", (noun,))
-        return [_entry(row) for row in rows]
+        return [as_entry(row) for row in rows]
 
     def settled(self) -> tuple[list[Entry], frozenset[int]]:
         """What this node has applied at its newest generation, removals too; and the ids of all the rest."""
         rows = self._file.read("SELECT * FROM entry ORDER BY id")
         done = [row["done"] == row["wanted"] == row["applied"] for row in rows]
-        entries = [_entry(row) for row, is_done in zip(rows, done, strict=True) if is_done]
+        entries = [as_entry(row) for row, is_done in zip(rows, done, strict=True) if is_done]
         return entries, frozenset(row["id"] for row, is_done in zip(rows, done, strict=True) if not is_done)
 
     def untouched(self, ids: Iterable[int]) -> frozenset[int]:
@@ -258,7 +258,7 @@ class Ledger:
         """These entries, removed ones too, at their newest generation, in the order of a round."""
         wanted = set(ids)
         rows = [row for row in self._file.read("SELECT * FROM entry") if row["id"] in wanted]
-        return sorted((_entry(row) for row in rows), key=_turn)
+        return sorted((as_entry(row) for row in rows), key=turn)
 
     # ---- hello
 
@@ -269,7 +269,7 @@ class Ledger:
                 row = _row(db, entry_id)
                 if row is not None and row["done"] == row["wanted"]:
                     word = "applied" if row["outcome"] == Outcome.APPLIED else "failed"
-                    self.outgoing.add(db, Result(_entry(row), word, row["reason"] or ""), row)
+                    self.outgoing.add(db, Result(as_entry(row), word, row["reason"] or ""), row)
 
     def rows(self, buckets: Iterable[int]) -> list[list[int]]:
         """[id, wanted, outcome] of every entry in these buckets."""
@@ -320,41 +320,5 @@ def _row(db: sqlite3.Connection, entry_id: int) -> sqlite3.Row | None:
     return row
 
 
-def _judge(
-    letter: wire.Letter, spec: Mapping[str, Any] | None, applied: Mapping[str, Any] | None
-) -> tuple[str | None, bool]:
-    """Why this worker cannot apply it (None: it can), and whether it is urgent."""
-    try:
-        noun = nouns.noun(letter["noun"])
-    except NotFound:
-        return f"needs a worker that knows the noun {letter['noun']}", False
-    unknown = sorted((spec or {}).keys() - noun.schema._declared_fields.keys())
-    if letter["version"][0] > noun.version[0] or unknown:
-        version = ".".join(map(str, letter["version"]))
-        what = f", field {unknown[0]}" if unknown else ""
-        return f"needs a worker that knows {noun.name} {version}{what}", False
-    return None, noun.urgent(None if spec is None else dict(spec), applied)
-
-
 def _shown(row: sqlite3.Row) -> int:
     return int(row["outcome"]) if row["done"] == row["wanted"] else int(Outcome.OPEN)
-
-
-def _entry(row: sqlite3.Row) -> Entry:
-    is_started = row["started"] == row["wanted"]
-    started = time.time() - row["started_at"] if row["started_at"] and is_started else 0.0
-    return Entry(
-        id=row["id"], noun=row["noun"], name=row["name"], generation=row["wanted"],
-        spec=json.loads(row["spec"]) if row["spec"] is not None else None,
-        applied_spec=json.loads(row["applied_spec"]) if row["applied_spec"] is not None else None,
-        applied=row["applied"], roles=frozenset(row["roles"].split()), replaces=row["replaces"],
-        started_seconds=max(0.0, started), starts=row["starts"], needs=row["needs"] or "",
-        found=json.loads(row["difference"]) if row["difference"] and is_started else {},
-    )  # fmt: skip
-
-
-def _turn(entry: Entry) -> tuple[bool, int, int]:
-    """Removals first, children before their parents; then parents before children."""
-    known = nouns.nouns().get(entry.noun)
-    order = known.order if known else 100
-    return (entry.spec is not None, order if entry.spec is not None else -order, entry.id)

@@ -19,8 +19,8 @@ from onehost.producer.membership import nodes
 from onehost.workers.entry import Entry
 from onehost.workers.host import Host
 from onehost.workers.host.book import parse
-from onehost.workers.ledger import _entry
 from onehost.workers.reconcilers import reconcilers
+from onehost.workers.rows import as_entry
 
 from .cluster import NODES, Cluster
 from .model import Model
@@ -170,7 +170,7 @@ def p3_a_second_pass_finds_nothing(run: Run) -> None:
     known = reconcilers()
     for node in NODES:
         host = Host.rehearsal(run.cluster.machine(node))
-        entries = [_entry(row) for row in run.cluster.read_ledger(node, "SELECT * FROM entry ORDER BY id")]
+        entries = [as_entry(row) for row in run.cluster.read_ledger(node, "SELECT * FROM entry ORDER BY id")]
         view = _View(entries)
         newest = {(entry.noun, entry.name): entry.id for entry in entries}
         for entry in entries:
