@@ -93,7 +93,12 @@ def _refuse(connection: Connection, dead: Iterable[tuple[Delivery, str]], now: d
 
 def _hellos(connection: Connection, letters: Iterable[tuple[Node, wire.Letter]], now: datetime) -> None:
     rows = [
-        {"node_id": node.id, "body": canonical(dict(letter.body)), "arrived_at": now}
+        {
+            "node_id": node.id,
+            "body": canonical(dict(letter.body)),
+            "arrived_at": now,
+            "begins": letter["digest"] is not None,
+        }
         for node, letter in letters
         if letter.form == "hello"
     ]

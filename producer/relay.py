@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, and_, delete, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, and_, delete, func, select, update
 
 from ..broker_config.publisher import Publisher, Report
 from ..models import wire
@@ -33,6 +33,10 @@ TICK_SECONDS = 1.0
 CAME_BACK_SECONDS = 5.0
 #: Longest wait between two tries while broker or store is away, in seconds.
 LONGEST_BACKOFF_SECONDS = 5.0
+#: Hellos that their node has begun anew since: it passes over an answer to them. Of a thousand nodes that come back at
+#: once, each answer to such a one would make the others wait until they ask again, too.
+_NEWEST = select(func.max(Hello.id)).where(Hello.begins).group_by(Hello.node_id)
+_VOID = delete(Hello).where(Hello.begins, Hello.id.not_in(_NEWEST))
 
 
 @dataclass
@@ -135,6 +139,7 @@ class Relay:
 
     def _answer_hellos(self) -> None:
         with writing(self.engine) as connection:
+            connection.execute(_VOID)
             for row in connection.execute(select(Hello).order_by(Hello.id).limit(64)).all():
                 self._answer(connection, row)
                 connection.execute(delete(Hello).where(Hello.id == row.id))

@@ -6,6 +6,7 @@ lists those (`hello` with rows); the manager sends what is missing and says what
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 import uuid
@@ -19,6 +20,9 @@ from .ledger import Ledger
 
 #: Orphans named in one letter: a name is up to 253 characters.
 NAMED_AT_ONCE = 500
+#: Longest wait before an unanswered hello is said again, in seconds; each wait is twice the one before. A manager to
+#: which a thousand nodes come back at once must get to each before it asks anew.
+LONGEST_AGAIN_SECONDS = 30.0
 
 
 class Sync:
@@ -32,6 +36,8 @@ class Sync:
         self._hello = ""
         self._said = ""
         self._said_at = -1e9
+        #: Seconds to wait for an answer to this one.
+        self._patience_seconds = again_seconds
         #: Letters that wait to be published, as bodies.
         self._waiting: list[dict[str, Any]] = []
         #: Buckets that differ and are not covered yet; None before the welcome.
@@ -63,8 +69,10 @@ class Sync:
 
     def to_say(self) -> list[dict[str, Any]]:
         """Takes the letters that wait; says hello again if nobody has answered for too long."""
-        unanswered = not self.synced.is_set() and time.monotonic() - self._said_at > self._again_seconds
+        unanswered = not self.synced.is_set() and time.monotonic() - self._said_at > self._patience_seconds
         if unanswered:
+            longer = min(self._patience_seconds * 2, LONGEST_AGAIN_SECONDS)
+            self._patience_seconds = longer * random.uniform(0.75, 1.0)
             self.say_hello()
         with self._mutex:
             waiting, self._waiting = self._waiting, []
@@ -126,4 +134,5 @@ class Sync:
             if self._wanted:
                 return
             self.synced.set()
+            self._patience_seconds = self._again_seconds
         self._wake()

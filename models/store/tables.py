@@ -236,6 +236,8 @@ class Hello(Base):
     node_id: Mapped[int] = mapped_column(ForeignKey("resource.id"))
     body: Mapped[bytes]
     arrived_at: Mapped[datetime]
+    #: It begins an exchange: what the node began before is void.
+    begins: Mapped[bool] = mapped_column(default=False, server_default=sql("false"))
     __table_args__ = ({"sqlite_autoincrement": True},)
 
 

@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
+from onehost.broker_config.publisher import Publisher
 from onehost.models import wire
 from onehost.models.digest import Digest
 from onehost.models.moment import now
 from onehost.models.store import Action, Event, Hello, NodeStatus, Placement, Resource, reading, writing
 from onehost.producer import EventFilter, resync
+from onehost.producer.relay import Relay
 
 from .manager import EPOCH, Store
 
@@ -234,6 +236,19 @@ def floor(store: Store, node: str) -> tuple[int | None, int]:
             select(NodeStatus.epoch, NodeStatus.acked).join(Resource, Resource.id == NodeStatus.node_id)
             .where(Resource.name == node)).one()  # fmt: skip
     return row.epoch, row.acked
+
+
+def test_of_many_hellos_of_a_node_only_the_newest_is_answered(store: Store) -> None:
+    """A node that waits too long asks anew, and passes over answers to what it asked before."""
+    begins = {"epoch": EPOCH, "incarnation": 0, "form": "hello", "last": 0, "digest": Digest().text(), "highest": {}}
+    for name in ("one", "two", "three"):
+        assert store.say(*(store.letter(node, begins | {"hello": name}) for node in ("w1", "w2"))) == []
+    answers(store)
+    Relay(store.engine, Publisher(store.onehost.settings.broker, "nowhere"), fitted_at=float("inf"))._answer_hellos()
+    said = sorted((letter.form, letter.node, letter["hello"]) for letter in answers(store))
+    assert said == [("welcome", "w1", "three"), ("welcome", "w2", "three")]
+    with reading(store.engine) as connection:
+        assert connection.execute(select(Hello.id)).all() == []
 
 
 def test_numbers_without_a_gap_may_be_forgotten(store: Store) -> None:

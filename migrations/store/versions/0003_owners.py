@@ -23,6 +23,7 @@ def upgrade() -> None:
         where = sa.text(f"{column} IS NOT NULL")
         name = f"ix_{table}_{column.removesuffix('_id')}"
         op.create_index(name, table, [column], sqlite_where=where, postgresql_where=where)
+    op.add_column("hello", sa.Column("begins", sa.Boolean(), server_default=sa.text("false"), nullable=False))
     op.create_table(
         "usage",
         sa.Column("resource_id", NUMBER, autoincrement=False, nullable=False),
@@ -48,6 +49,8 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_table("traffic")
     op.drop_table("usage")
+    with op.batch_alter_table("hello", schema=None) as batch_op:
+        batch_op.drop_column("begins")
     for table, (column, other) in COLUMNS.items():
         op.drop_index(f"ix_{table}_{column.removesuffix('_id')}", table)
         with op.batch_alter_table(table, schema=None) as batch_op:

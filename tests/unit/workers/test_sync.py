@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -119,6 +120,26 @@ def test_hello_is_said_again_until_somebody_answers(ledger: Ledger) -> None:
     assert first and second and first[0]["hello"] != second[0]["hello"]
     sync.hear(welcome(second[0], []))
     assert sync.to_say() == []
+
+
+def test_it_is_said_again_ever_later_until_somebody_answers(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr("onehost.workers.sync.time.monotonic", lambda: clock[0])
+    sync = Sync(ledger, 5.0, Woken())
+    sync.say_hello()
+    said = []
+    for _ in range(1200):
+        clock[0] += 0.1
+        said += [(clock[0] - 1000.0, each) for each in sync.to_say()]
+    waits = [later - sooner for (sooner, _), (later, _) in itertools.pairwise(said)]
+    assert 4.8 < waits[0] < 5.3 < waits[1] < 10.3 < waits[3] and all(15 < each < 31 for each in waits[4:]), waits
+    sync.hear(welcome(said[-1][1], []))
+    assert sync.synced.is_set()
+    sync.synced.clear()  # a new life of this object: as patient as at first
+    sync.say_hello()
+    sync.to_say()
+    clock[0] += 5.1
+    assert sync.to_say()
 
 
 def test_many_rows_are_cut_into_letters_that_may_travel(ledger: Ledger, sync: Sync,
