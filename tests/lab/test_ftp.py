@@ -254,7 +254,7 @@ for ask in ("LIST ..", "NLST ..", "NLST ../..", "LIST -a ../../../../..", "NLST"
 
 
 def test_a_folder_moved_away_under_a_session_takes_it_nowhere(alice: Any) -> None:
-    """The kernel knows no end for `..` in a folder that is outside of the root: nothing may be asked for in that way."""
+    """The kernel knows no end for `..` in a folder outside of the root: nothing may be asked for in that way."""
     alice.run(
         "node1", "bash", "-c", f"cd {HOME}/web && mkdir -p up/moved && echo secret >secret.txt && chown alice: up/moved"
     )
