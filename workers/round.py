@@ -83,7 +83,7 @@ class Round:
         What another hand changed waits all the same: a look at it would forget what the other round has staged.
         """
         self._untouched = self._ledger.untouched(entry.id for entry in self._entries)
-        self._entries = [entry for entry in self._entries if not self._is_edited(entry)]
+        self._entries = [entry for entry in self._entries if self._is_plain(entry)]
         self._compare()
         for entry in self._alive:
             self._try(entry, partial(_hurry, self._reconciler(entry), entry, self._host))
@@ -135,6 +135,16 @@ class Round:
         if entry.id not in self._untouched or not self._host.daemons:
             return False
         return bool(self._reconciler(entry).compare(_before(entry), self._host, self))
+
+    def _is_plain(self, entry: Entry) -> bool:
+        """Whether no other hand has touched it. Where that cannot be told, its own round does it and says why."""
+        try:
+            return not self._is_edited(entry)
+        except Exception as error:
+            log.info(
+                "not hurried", extra={"action": "hurry", "resource": f"{entry.noun}/{entry.name}", "why": str(error)}
+            )
+            return False
 
     def _stage(self) -> None:
         for step in ("prepare", "stage"):

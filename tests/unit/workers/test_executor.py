@@ -426,6 +426,30 @@ def test_a_suspension_does_not_wait_for_the_end_of_a_round(node: Node) -> None:
     assert node.reconciler.calls.count(("hurry", 2)) == 1
 
 
+@pytest.mark.parametrize("error", [Permanent("two is held here by id 1, an orphan"), KeyError("a bug")])
+def test_what_cannot_be_compared_is_not_hurried_and_kills_nobody(node: Node, error: Exception) -> None:
+    """Its own round says what is wrong with it."""
+
+    class Spoilt(Hurrying):
+        is_spoilt = False
+
+        def compare(self, entry: Entry, host: FakeHost, view: Any) -> Any:
+            if self.is_spoilt and entry.id == 2:
+                raise error
+            return super().compare(entry, host, view)
+
+    node.reconciler = Spoilt()
+    node.start()
+    node.want("one", "two")
+    node.round()
+    node.reconciler.is_spoilt = True
+    node.ledger.store([suspension(2, 2)])
+    node.want("new", "newer", first=10)
+    node.run(lambda: node.ledger.counts()["open"] == 0)
+    assert ("hurry", 2) not in node.reconciler.calls
+    assert {ack["id"]: ack["outcome"] for ack in node.acks()[-3:]} == {2: "failed", 10: "applied", 11: "applied"}
+
+
 def test_what_another_hand_changed_is_not_hurried(node: Node) -> None:
     node.reconciler = Hurrying()
     node.start()
