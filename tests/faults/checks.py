@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import and_, func, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from onehost.models import states
@@ -64,6 +64,12 @@ def _unrest(cluster: Cluster) -> str:
                     return f"letters in {table.__tablename__}"
             if lag := seal.unsealed(connection):
                 return f"{lag} events are not sealed"
+            # A lost one shows by a later one that has come; the node is asked for it when two beats have told so.
+            is_above = and_(Event.node_id == NodeStatus.node_id, Event.epoch == NodeStatus.epoch,
+                            Event.number > NodeStatus.acked)  # fmt: skip
+            gap = select(NodeStatus.node_id, NodeStatus.acked).join(Event, is_above).distinct()
+            if rows := connection.execute(gap).all():
+                return f"acknowledgements are missing above {[tuple(row) for row in rows]}"
             silent = select(NodeStatus.node_id, NodeStatus.state).where(NodeStatus.state != states.NodeState.ONLINE)
             if rows := connection.execute(silent).all():
                 return f"nodes {rows}"
