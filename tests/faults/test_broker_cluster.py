@@ -18,7 +18,7 @@ import pytest
 from onehost.broker_config import apply, routing
 from onehost.broker_config.credentials import secret
 from onehost.broker_config.management import Management
-from onehost.models.errors import Refused, Unreachable
+from onehost.models.errors import NotFound, Refused, Unreachable
 from onehost.producer import nodes
 
 from ..integration.agreement import agree, is_settled
@@ -60,7 +60,7 @@ def is_whole(cluster: Cluster, brokers: RabbitMQCluster) -> bool:
     names = sorted(member.node for member in brokers.members)
     try:
         found, held = api(cluster).get("nodes", query="columns=name,running,partitions"), queues(cluster)
-    except Unreachable:  # it heals: one that was frozen starts anew
+    except (Unreachable, NotFound):  # it heals: one that was frozen starts anew, its API route by route
         return False
     return all(node["running"] and not node.get("partitions") for node in found) and all(
         sorted(queue.get("online", [])) == names and queue.get("leader") for queue in held.values()
