@@ -19,6 +19,7 @@ from sqlalchemy import insert, update
 from onehost.broker_config.levels import levels
 from onehost.models.moment import now
 from onehost.models.store import Dead, Job, NodeStatus, Pause, writing
+from onehost.producer import seal
 from onehost.producer.hook import Hook
 from onehost.producer.standing import standing
 from onehost.producer.verdict import Reason, Verdict, judge
@@ -50,6 +51,9 @@ def line(store: Store, tmp_path: Path) -> CommandLine:
     """The command line of a store, on both databases, without a broker."""
     made = CommandLine(tmp_path)
     made.config.write_text(f'store = "{store.onehost.settings.store}"\n')
+    # It is a copy of one that was made when the first test needed it, and nobody seals here.
+    with writing(store.engine) as connection:
+        seal.seal(connection)
     return made
 
 
