@@ -86,7 +86,8 @@ class Round:
         self._entries = [entry for entry in self._entries if self._is_plain(entry)]
         self._compare()
         for entry in self._alive:
-            self._try(entry, partial(_hurry, self._reconciler(entry), entry, self._host))
+            if isinstance(reconciler := self._reconciler(entry), Hurries):
+                self._try(entry, partial(reconciler.hurry, entry, self._host))
 
     def all(self, noun: str) -> list[Entry]:
         """What a reconciler may look at: other resources of this node."""
@@ -291,11 +292,6 @@ class Round:
 
 def _before(entry: Entry) -> Entry:
     return replace(entry, spec=entry.applied_spec, generation=entry.applied)
-
-
-def _hurry(reconciler: Reconciler, entry: Entry, host: Host) -> None:
-    if isinstance(reconciler, Hurries):
-        reconciler.hurry(entry, host)
 
 
 def halves(ids: Sequence[int]) -> list[Sequence[int]]:
