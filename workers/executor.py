@@ -58,6 +58,8 @@ class Executor:
         #: The brake is pulled, and no round is under way.
         self.is_paused = ledger.brake.is_pulled
         self._news = threading.Event()
+        #: Something has come that nobody has looked at for what is urgent.
+        self._is_unread = False
         #: Questions that wait for the end of the round.
         self._questions: deque[Callable[[], None]] = deque()
         self._is_serving = False
@@ -75,6 +77,7 @@ class Executor:
 
     def wake(self) -> None:
         """Something has arrived, or this node is synced now."""
+        self._is_unread = True
         self._news.set()
 
     def between_rounds(self, act: Callable[[], None]) -> None:
@@ -175,7 +178,8 @@ class Executor:
 
     def _between(self, ids: frozenset[int]) -> None:
         """Between the steps of a round of these, which may take seconds."""
-        if self._news.is_set():
+        if self._is_unread:
+            self._is_unread = False  # before the look: what comes meanwhile is looked at next time
             self._hurry(ids)
 
     def _hurry(self, but: frozenset[int] = frozenset()) -> bool:
