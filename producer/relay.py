@@ -103,7 +103,7 @@ class Relay:
             self._answer_hellos()
             found = self._find()
         self._fence(found.nodes)
-        batch = found.batch
+        batch = found.batch()
         if not batch:
             return 0, ""
         crash_point("relay.read")

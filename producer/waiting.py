@@ -39,27 +39,33 @@ class Waiting:
 class Found:
     """What the relay finds when it looks."""
 
-    nodes: frozenset[int]
-    batch: list[Waiting]
+    alive: Mapping[int, Node]
     #: A hello waits for its answer.
     is_asked: bool
+    life: Sequence[Any]
+    actions: Sequence[Any]
+    unsent: Sequence[Any]
+
+    @property
+    def nodes(self) -> frozenset[int]:
+        """The living ones."""
+        return frozenset(self.alive)
+
+    def batch(self) -> list[Waiting]:
+        """What is to be published next, rendered. Raises Refused as `numbers.incarnation`."""
+        found = _letters(self.actions, self.alive)
+        if self.unsent:
+            found += _placements(self.unsent, self.alive, numbers.as_incarnation(self.life))
+        return found
 
 
 def find(connection: Connection) -> Found:
-    """The living nodes and what is to be published next, in one trip to the store. Raises Refused as `incarnation`."""
-    hello, living, life, actions_, unsent = answers(
-        connection,
-        (_A_HELLO, {}),
-        (ALIVE, {}),
-        (numbers.INCARNATION, {}),
-        (_ACTIONS, {}),
+    """The living nodes and what waits, in one trip to the store."""
+    hello, living, life, waiting, unsent = answers(
+        connection, (_A_HELLO, {}), (ALIVE, {}), (numbers.INCARNATION, {}), (_ACTIONS, {}),
         (_UNSENT, {"now": time_now()}),
-    )
-    alive = as_nodes(living)
-    batch = _letters(actions_, alive)
-    if unsent:
-        batch += _placements(unsent, alive, numbers.as_incarnation(life))
-    return Found(frozenset(alive), batch, bool(hello))
+    )  # fmt: skip
+    return Found(as_nodes(living), bool(hello), life, waiting, unsent)
 
 
 def _letters(rows: Sequence[Any], alive: Mapping[int, Node]) -> list[Waiting]:

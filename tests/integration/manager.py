@@ -99,7 +99,7 @@ class Store:
     def letters(self) -> list[wire.Letter]:
         """Every placement that waits to be sent and may be, but those of nodes, as its node would read it."""
         with reading(self.engine) as connection:
-            found = [each for each in waiting.find(connection).batch if not each.action_id]
+            found = [each for each in waiting.find(connection).batch() if not each.action_id]
         return [each for each in (wire.decode(each.letter.body) for each in found) if each["noun"] != "node"]
 
     # ---- looking

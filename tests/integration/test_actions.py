@@ -136,7 +136,7 @@ def test_a_letter_carries_the_time_that_is_left(store: Store) -> None:
     store.ack_all(store.onehost.account_create("alice", password_hash=HASH))
     receipt = store.onehost.do("account", "alice", "logout")
     with reading(store.engine) as connection:
-        found = [each for each in waiting.find(connection).batch if each.action_id and each.job_id]
+        found = [each for each in waiting.find(connection).batch() if each.action_id and each.job_id]
     assert [each.letter.routing_key for each in found] == ["account.w1.logout", "account.w2.logout"]
     for each in found:
         letter = wire.decode(each.letter.body)
@@ -145,7 +145,7 @@ def test_a_letter_carries_the_time_that_is_left(store: Store) -> None:
     with writing(store.engine) as connection:
         connection.execute(update(Action).where(Action.job_id.is_not(None)).values(expires_at=now()))
     with reading(store.engine) as connection:
-        assert not [each for each in waiting.find(connection).batch if each.action_id and each.job_id]
+        assert not [each for each in waiting.find(connection).batch() if each.action_id and each.job_id]
 
 
 def test_an_action_is_refused(store: Store) -> None:
